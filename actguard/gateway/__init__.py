@@ -1,0 +1,1 @@
+"""The gateway: wire format and transport."""

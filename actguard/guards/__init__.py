@@ -1,0 +1,1 @@
+"""Guards: one guard, one file. Each validates, asks a rule and announces an event."""

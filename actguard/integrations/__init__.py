@@ -1,0 +1,1 @@
+"""Provider SDKs: where to hook them, and how to read their requests and answers."""

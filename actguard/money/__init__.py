@@ -1,0 +1,1 @@
+"""Money: what a provider call used, and what that costs."""

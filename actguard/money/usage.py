@@ -1,0 +1,70 @@
+"""What one provider call used, in buckets that do not overlap.
+
+Providers count differently (OpenAI's input includes cache reads, Anthropic's does not; Gemini adds thoughts). The
+integrations translate each usage block into a `Usage`; everything behind them knows only this one form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_DETAILS: Mapping[str, int | float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call in disjoint buckets; their sums are what users see.
+
+    None in ``reasoning_tokens`` means "not reported", which is not zero.
+    """
+
+    uncached_input_tokens: int = 0
+    """Input billed at the full rate, all modalities, tool-use prompts included."""
+    cache_read_tokens: int = 0
+    """Input read from the provider's prompt cache."""
+    cache_write_5m_tokens: int = 0
+    """Input written to the prompt cache for five minutes, or for a time the provider does not name."""
+    cache_write_1h_tokens: int = 0
+    """Input written to the prompt cache for one hour."""
+    output_tokens: int = 0
+    """Everything generated: text, reasoning, audio, images."""
+    reasoning_tokens: int | None = None
+    """The part of ``output_tokens`` that was reasoning or thoughts."""
+    web_searches: int = 0
+    """Server-side searches, billed by the piece."""
+    details: Mapping[str, int | float] = field(default=NO_DETAILS)
+    """Finer counts that carry prices of their own, under genai-prices' usage keys: ``input_audio_tokens``,
+    ``output_image_tokens``, ``cache_audio_read_tokens``, ``input_characters``, ``audio_seconds`` …
+    Token counts here are parts of the buckets above, never in addition."""
+
+    @property
+    def input_tokens(self) -> int:
+        """All billed input tokens, cache reads and writes included."""
+        return (
+            self.uncached_input_tokens
+            + self.cache_read_tokens
+            + self.cache_write_5m_tokens
+            + self.cache_write_1h_tokens
+        )
+
+    @property
+    def cached_input_tokens(self) -> int:
+        """Tokens read from the cache."""
+        return self.cache_read_tokens
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """Tokens written to the cache, whatever their time to live."""
+        return self.cache_write_5m_tokens + self.cache_write_1h_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output tokens: what a ``token_limit`` counts."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def is_zero(self) -> bool:
+        """True when nothing billable was used."""
+        return not (self.total_tokens or self.web_searches or any(self.details.values()))

@@ -1,0 +1,1 @@
+"""Subscribers: everything that leaves the process happens here, driven by events alone."""
