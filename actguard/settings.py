@@ -1,0 +1,212 @@
+"""The validated configuration of a `Client`: one model, checked at construction, with errors that name the field.
+
+Times are in the unit that the name ends in: ``_s`` seconds, ``_ms`` milliseconds. A value never appears in an error
+message, since a wrong value can be a key in the wrong place.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from actguard.exceptions import ActGuardUsageError
+
+EventMode = Literal["off", "significant", "verbose"]
+UnpricedFunction = Callable[[str, str], Any]
+OnUnpriced = Literal["warn", "raise"] | UnpricedFunction
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Retries = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[int, Field(ge=0)]
+
+BUDGET_TIMEOUT_S = 3.0
+BUDGET_MAX_RETRIES = 1
+EVENT_TIMEOUT_S = 5.0
+EVENT_MAX_RETRIES = 8
+
+
+class Settings(BaseModel):
+    """What a `Client` was told. See `Client` for the meaning of each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    api_key: SecretStr | None = None
+    gateway_url: str | None = None
+    allow_insecure_gateway: bool = False
+    debug: bool = False
+    event_mode: EventMode = "verbose"
+    flush_interval_ms: Annotated[int, Field(ge=1)] = 1000
+    max_batch_events: Count = 100
+    max_batch_bytes: Count = 256_000
+    max_queue_events: Count = 10_000
+    timeout_s: Seconds | None = None
+    max_retries: Retries | None = None
+    budget_timeout_s: Seconds = BUDGET_TIMEOUT_S
+    budget_max_retries: Retries = BUDGET_MAX_RETRIES
+    event_timeout_s: Seconds = EVENT_TIMEOUT_S
+    event_max_retries: Retries = EVENT_MAX_RETRIES
+    backoff_base_ms: Milliseconds = 200
+    backoff_max_ms: Milliseconds = 10_000
+    prices: Mapping[str, Any] = Field(default_factory=dict)
+    on_unpriced: OnUnpriced = "warn"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _legacy_aliases(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """``timeout_s`` and ``max_retries`` fill both pairs where the specific one is omitted."""
+        data = {name: value for name, value in data.items() if value is not None}
+        for legacy in ("timeout_s", "max_retries"):
+            if legacy in data:
+                for specific in (f"budget_{legacy}", f"event_{legacy}"):
+                    data.setdefault(specific, data[legacy])
+        return data
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        value = key.get_secret_value() if key else ""
+        if not all(33 <= ord(char) <= 126 for char in value):
+            raise ValueError("must be printable ASCII without spaces or line breaks")
+        return key if value else None
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _base_url(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        try:
+            parts = urlsplit(url)
+            host, _port = parts.hostname, parts.port
+        except ValueError:
+            parts, host = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not host:
+            raise ValueError("must be an http:// or https:// address with a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be a plain base address, without credentials, query or fragment")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.gateway_url and self.gateway_url.startswith("http:") and not self.allow_insecure_gateway:
+            host = urlsplit(self.gateway_url).hostname or ""
+            if not _is_loopback(host):
+                raise ValueError(
+                    "gateway_url: plain http would send the key in clear text; use https, or set "
+                    "allow_insecure_gateway=True"
+                )
+        if self.backoff_max_ms < self.backoff_base_ms:
+            raise ValueError("backoff_max_ms: must not be smaller than backoff_base_ms")
+        return self
+
+    @property
+    def has_gateway(self) -> bool:
+        """True when there is both an address and a key: only then is anything sent."""
+        return self.gateway_url is not None and self.api_key is not None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def validate(values: Mapping[str, Any], *, source: str = "Client") -> Settings:
+    """Settings from ``values``; None means "omitted".
+
+    Raises:
+        ActGuardUsageError: a field is unknown, of a wrong type or out of range; ``.field`` names the first one.
+    """
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as exc:
+        problems = [_problem(error) for error in exc.errors(include_input=False, include_url=False)]
+    # Raised outside the except block: the pydantic error knows the values and must not hang on as __context__.
+    first_by_text = {text: field for field, text in reversed(problems)}  # a legacy alias repeats its own problem
+    sentence = "; ".join(f"{field} {text}" for text, field in reversed(first_by_text.items()))
+    raise ActGuardUsageError(f"{source}: {sentence}", field=problems[0][0])
+
+
+def _problem(error: Mapping[str, Any]) -> tuple[str, str]:
+    """The field and what is wrong with it, without the value."""
+    field = str(error["loc"][0]) if error["loc"] else ""
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if error["type"] == "extra_forbidden":
+        return field, "is not a setting" + _did_you_mean(field)
+    if not field and ": " in text:
+        field, text = text.split(": ", 1)
+    if field == "on_unpriced":
+        text = "must be 'warn', 'raise' or a function (provider, model) -> price"
+    return field, text[:1].lower() + text[1:]
+
+
+def _did_you_mean(field: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(field, Settings.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The JSON object in the file at ``path``.
+
+    Raises:
+        ActGuardUsageError: the file cannot be read or is not a JSON object.
+    """
+    try:
+        content = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        problem = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
+    else:
+        settings = _json_object(content)
+        if settings is not None:
+            return settings
+        problem = "it is not a JSON object of settings"
+    raise ActGuardUsageError(f"Client.from_file: the file {str(path)!r} cannot be used: {problem}", field="path")
+
+
+def read_env_value(value: str) -> dict[str, Any]:
+    """The settings behind the value of ``ACTGUARD_CONFIG``: base64 of a JSON object, or a path to such a file.
+
+    Raises:
+        ActGuardUsageError: it is neither. The value itself is never shown: it can hold the key.
+    """
+    try:
+        if Path(value).expanduser().is_file():
+            return read_file(value)
+    except (OSError, ValueError, RuntimeError):
+        pass  # too long for a path, or not one at all: then it has to be base64
+    try:
+        settings = _json_object(base64.b64decode(value, validate=True).decode("utf-8"))
+    except (binascii.Error, ValueError):
+        settings = None
+    if settings is not None:
+        return settings
+    raise _not_a_config()
+
+
+def _not_a_config() -> ActGuardUsageError:
+    return ActGuardUsageError(
+        "ACTGUARD_CONFIG must be either base64 of a JSON object with the client's settings, or the path of a file "
+        "with such an object; it is neither (the value is not shown, since it can hold a key)",
+        field="ACTGUARD_CONFIG",
+    )
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
