@@ -1,0 +1,46 @@
+"""From a path to the operation that it asks for. Each API has a prefix of its own on the loopback server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from actguard.testing._anthropic import anthropic_operation
+from actguard.testing._google import google_operation
+from actguard.testing._openai import ChatCompletions, OpenAIOperation, UnknownOpenAI
+from actguard.testing._openai_responses import Compact, Responses, StoredResponseOperation
+from actguard.testing._wire import Call, Operation
+from actguard.testing.received import Platform
+
+OPENAI_POSTS: Mapping[str, type[OpenAIOperation]] = {
+    "/chat/completions": ChatCompletions,
+    "/responses": Responses,
+    "/responses/compact": Compact,
+}
+OPENAI_BASE = re.compile(r"^(?:/openai)?(?:/v1)?(?:/deployments/([^/]+))?(/.+)$")
+
+
+def openai_operation(call: Call) -> Operation:
+    """The operation that a request to OpenAI or Azure asks for."""
+    found = OPENAI_BASE.match(call.path)
+    if found is None:
+        return UnknownOpenAI(call)
+    call = replace(call, path=found[2].rstrip("/"), deployment=found[1] or "")
+    if call.method == "POST" and call.path in OPENAI_POSTS:
+        return OPENAI_POSTS[call.path](call)
+    if call.path.startswith("/responses/"):
+        return StoredResponseOperation(call)
+    return UnknownOpenAI(call)
+
+
+ROUTES: Mapping[str, tuple[Platform, Callable[[Call], Operation]]] = {
+    "openai": ("openai", openai_operation),
+    "azure": ("azure", openai_operation),
+    "anthropic": ("anthropic", anthropic_operation),
+    "bedrock": ("bedrock", anthropic_operation),
+    "vertex-anthropic": ("vertex", anthropic_operation),
+    "google": ("google", google_operation),
+    "vertex": ("vertex", google_operation),
+}
+"""By the first segment of the path."""
