@@ -1,0 +1,179 @@
+"""What an Anthropic answer says about its cost: pure readers, no client, no I/O.
+
+They read what the SDK hands out (typed objects, or plain dicts where a caller asked for those) and what the wire
+carries (decoded JSON) alike. Anthropic's counters are disjoint already: fresh input, cache writes and cache reads
+never overlap. Three things are easy to miss: a stream reports the split of its cache writes only in its first event
+and corrects the totals in later ones; the tokens of a server-side compaction or of an advisor model are in none of
+the totals; and the service tier decides which price list applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actguard.money.usage import Usage
+
+BYTES_PER_TOKEN = 4
+"""Typical length of a token in UTF-8 bytes, for estimates of text that no counter covers yet."""
+
+_USAGE_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "server_tool_use",
+    "output_tokens_details",
+    "service_tier",
+    "speed",
+    "iterations",
+)
+_UNTOTALLED_ITERATIONS = frozenset({"compaction", "advisor_message"})
+"""Kinds of iteration whose tokens are billed on top of the block's own totals."""
+_GENERATED_TEXT = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+"""Which field of which kind of stream delta holds text that the model generated."""
+
+
+def field(source: object, name: str) -> Any:
+    """The value under ``name`` in a decoded JSON object or an SDK object; None when there is none."""
+    if isinstance(source, Mapping):
+        return source.get(name)
+    return getattr(source, name, None)
+
+
+def _count(source: object, name: str) -> int:
+    value = field(source, name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def read_usage(block: object) -> Usage | None:
+    """The usage block of a message in disjoint buckets; None when it is missing or counts nothing."""
+    if block is None or (field(block, "input_tokens") is None and field(block, "output_tokens") is None):
+        return None
+    parts = [block, *_untotalled_iterations(block)]
+    writes = [_cache_writes(part) for part in parts]
+    details = field(block, "output_tokens_details")
+    thinking = field(details, "thinking_tokens")
+    output = sum(_count(part, "output_tokens") for part in parts)
+    return Usage(
+        uncached_input_tokens=sum(_count(part, "input_tokens") for part in parts),
+        cache_read_tokens=sum(_count(part, "cache_read_input_tokens") for part in parts),
+        cache_write_5m_tokens=sum(five_minutes for five_minutes, _ in writes),
+        cache_write_1h_tokens=sum(one_hour for _, one_hour in writes),
+        output_tokens=output,
+        reasoning_tokens=None if thinking is None else min(_count(details, "thinking_tokens"), output),
+        web_searches=_count(field(block, "server_tool_use"), "web_search_requests"),
+    )
+
+
+def _untotalled_iterations(block: object) -> list[object]:
+    iterations = field(block, "iterations")
+    if not isinstance(iterations, list):
+        return []
+    return [part for part in iterations if field(part, "type") in _UNTOTALLED_ITERATIONS]
+
+
+def _cache_writes(part: object) -> tuple[int, int]:
+    """Tokens written to the cache for five minutes and for an hour.
+
+    The total decides, since a stream corrects it and leaves the split as it was.
+    """
+    split = field(part, "cache_creation")
+    five_minutes, one_hour = _count(split, "ephemeral_5m_input_tokens"), _count(split, "ephemeral_1h_input_tokens")
+    if field(part, "cache_creation_input_tokens") is None:
+        return five_minutes, one_hour
+    total = _count(part, "cache_creation_input_tokens")
+    one_hour = min(one_hour, total)
+    return total - one_hour, one_hour
+
+
+def price_context(block: object, request: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Which price list applies, in genai-prices' words; empty for the standard one.
+
+    What the answer says counts; only a speed that it is silent about is taken from the request.
+    """
+    context: dict[str, str] = {}
+    tier = field(block, "service_tier")
+    if tier == "batch":
+        context["processing"] = "batch"
+    elif isinstance(tier, str) and tier not in ("", "standard"):
+        context["service_tier"] = tier
+    speed = field(block, "speed") or field(request, "speed")
+    if isinstance(speed, str) and speed != "standard":
+        context["speed"] = speed
+    return context
+
+
+class StreamedMessage:
+    """Follows the events of one streamed message and knows at any time what it has cost so far."""
+
+    __slots__ = ("_block", "_generated_bytes", "_texts", "complete", "model")
+
+    def __init__(self) -> None:
+        self._block: dict[str, Any] = {}
+        self._generated_bytes = 0
+        self._texts: list[str] = []
+        self.model: str | None = None
+        """The model that answers, once the first event has named it."""
+        self.complete = False
+        """True once the final counters are in; what comes after them costs nothing."""
+
+    @property
+    def block(self) -> Mapping[str, Any]:
+        """The usage block as known so far: that of the first event, overlaid with later counts."""
+        return self._block
+
+    @property
+    def text(self) -> str:
+        """The visible text received so far."""
+        return "".join(self._texts)
+
+    def feed(self, event: object) -> None:
+        """Take in one event of the stream, an SDK object or decoded JSON; unknown kinds are ignored."""
+        kind = field(event, "type")
+        if kind == "content_block_delta":
+            self._generated(field(event, "delta"))
+        elif kind == "message_start":
+            message = field(event, "message")
+            model = field(message, "model")
+            if isinstance(model, str) and model:
+                self.model = model
+            self._overlay(field(message, "usage"))
+        elif kind == "message_delta":
+            self._overlay(field(event, "usage"))
+            if field(field(event, "delta"), "stop_reason") is not None and self._block.get("output_tokens") is not None:
+                self.complete = True
+        elif kind == "message_stop" and self._block.get("output_tokens") is not None:
+            self.complete = True
+
+    def _overlay(self, usage: object) -> None:
+        if usage is None:
+            return
+        for name in _USAGE_FIELDS:
+            value = field(usage, name)
+            if value is not None:
+                self._block[name] = value
+
+    def _generated(self, delta: object) -> None:
+        kind = field(delta, "type")
+        name = _GENERATED_TEXT.get(kind) if isinstance(kind, str) else None
+        text = field(delta, name) if name else None
+        if not isinstance(text, str):
+            return
+        self._generated_bytes += len(text.encode("utf-8", "replace"))
+        if kind == "text_delta":
+            self._texts.append(text)
+
+    def usage(self) -> Usage | None:
+        """Used so far: exact once complete; before that exact input and output estimated from the text received.
+
+        None before the first event.
+        """
+        if self.complete:
+            return read_usage(self._block)
+        estimate = -(-self._generated_bytes // BYTES_PER_TOKEN)
+        if not self._block and not estimate:
+            return None
+        block = {**self._block, "output_tokens": max(_count(self._block, "output_tokens"), estimate)}
+        return read_usage(block)
