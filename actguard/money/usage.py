@@ -7,8 +7,9 @@ integrations translate each usage block into a `Usage`; everything behind them k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 NO_DETAILS: Mapping[str, int | float] = MappingProxyType({})
 
@@ -34,10 +35,11 @@ class Usage:
     """The part of ``output_tokens`` that was reasoning or thoughts."""
     web_searches: int = 0
     """Server-side searches, billed by the piece."""
-    details: Mapping[str, int | float] = field(default=NO_DETAILS)
+    details: Mapping[str, int | float] = field(default_factory=lambda: NO_DETAILS)
     """Finer counts that carry prices of their own, under genai-prices' usage keys: ``input_audio_tokens``,
     ``output_image_tokens``, ``cache_audio_read_tokens``, ``input_characters``, ``audio_seconds`` …
-    Token counts here are parts of the buckets above, never in addition."""
+    Token counts here are parts of the buckets above, never in addition. A key that a bucket stands for already
+    (``input_tokens``, ``cache_read_tokens``, …) is ignored: the bucket counts."""
 
     @property
     def input_tokens(self) -> int:
@@ -68,3 +70,29 @@ class Usage:
     def is_zero(self) -> bool:
         """True when nothing billable was used."""
         return not (self.total_tokens or self.web_searches or any(self.details.values()))
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both usages together: "not reported" plus a number is that number."""
+        if not isinstance(other, Usage):
+            return NotImplemented
+        details: Mapping[str, int | float] = NO_DETAILS
+        if self.details or other.details:
+            keys = {**self.details, **other.details}
+            details = {key: self.details.get(key, 0) + other.details.get(key, 0) for key in keys}
+        reasoning = self.reasoning_tokens
+        if other.reasoning_tokens is not None:
+            reasoning = other.reasoning_tokens + (reasoning or 0)
+        return Usage(
+            uncached_input_tokens=self.uncached_input_tokens + other.uncached_input_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_5m_tokens=self.cache_write_5m_tokens + other.cache_write_5m_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=reasoning,
+            web_searches=self.web_searches + other.web_searches,
+            details=details,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = [getattr(self, each.name) for each in fields(self)]
+        return Usage, (*values[:-1], dict(self.details))  # a mapping proxy does not pickle
