@@ -1,0 +1,223 @@
+"""What the OpenAI and the Anthropic SDK have in common: a client base whose `request` every call goes through.
+
+``request(cast_to, options, *, stream=False, stream_cls=None)`` is seen once per logical call, retries inside. What it
+returns depends on the caller's wishes; `StainlessExchange.answer` knows the kinds:
+
+    model, dict, str              the answer                                       charged at once
+    Stream, AsyncStream           `_iterator` is replaced by a metered one         charged while it is read
+    LegacyAPIResponse,            an HTTP response around a body: read already     charged at once
+    APIResponse, httpx Response     or not yet                                     charged while it is read
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from pydantic_core import from_json
+
+from actguard.integrations.bodies import (
+    BodyReader,
+    EventBodyReader,
+    JsonBodyReader,
+    OpaqueBodyReader,
+    meter_body,
+    notice_close,
+    unread,
+)
+from actguard.integrations.metering import FREE, Bill, Exchange, Outcome, Settlement, Unknown
+from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
+
+RAW_RESPONSE_HEADER = "x-stainless-raw-response"
+NEVER_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError"}
+)
+"""httpx errors (by name: there are two httpx libraries) of a request that did not reach the server."""
+
+
+class StainlessExchange(Exchange):
+    """One call of ``SyncAPIClient.request`` or ``AsyncAPIClient.request``."""
+
+    def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(client, args, kwargs)
+        self._parsed: Any = None
+
+    @property
+    def options(self) -> Any:
+        """The SDK's request options."""
+        return options_of(self.args, self.kwargs)
+
+    def replace_options(self, **changes: Any) -> None:
+        """Send a changed copy of the options; the SDK may use the original once more."""
+        options = copy.copy(self.options)
+        for name, value in changes.items():
+            setattr(options, name, value)
+        if "options" in self.kwargs:
+            self.kwargs = {**self.kwargs, "options": options}
+        else:
+            self.args = (self.args[0], options, *self.args[2:])
+        self.__dict__.pop("body", None)
+
+    @cached_property
+    def body(self) -> Mapping[str, Any]:
+        """The request's JSON as it goes over the wire: the user's ``extra_body`` wins."""
+        options = self.options
+        body = options.json_data
+        if isinstance(body, bytes | bytearray):
+            body = from_json(body)
+        if not isinstance(body, Mapping):
+            body = {}
+        return {**body, **options.extra_json} if options.extra_json else body
+
+    @property
+    def streams(self) -> bool:
+        """True when the caller asked for a stream."""
+        return bool(self.kwargs.get("stream"))
+
+    @property
+    def raw(self) -> bool:
+        """True when the caller asked for the raw HTTP response."""
+        return RAW_RESPONSE_HEADER in headers_of(self.options)
+
+    # --- what a provider adds -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def bill(self, answer: Any) -> Bill | None:
+        """Read a whole answer, a model or parsed JSON; None when it says nothing about usage."""
+
+    @abstractmethod
+    def reader(self) -> StreamReader:
+        """A reader for a streamed answer: of the SDK's typed items, or of the events' parsed JSON."""
+
+    def without_usage(self, answer: Any) -> Outcome:
+        """What an answer costs that says nothing about usage. ``answer`` is None when it could not be read."""
+        return Unknown()
+
+    # --- settling -------------------------------------------------------------------------------------------------
+
+    def answer(self, result: Any, settlement: Settlement) -> Any:
+        if hasattr(type(result), "__stream__"):
+            self._meter_stream(result, settlement)
+        elif (response := http_response_of(result)) is None:
+            self._settle_answer(result, settlement)
+        elif unread(response):
+            self._meter_unread(response, result, settlement)
+        else:
+            self._settle_answer(json_of(response), settlement)
+        return result
+
+    def failure(self, error: BaseException) -> Outcome:
+        paid = self._parsed if self._parsed is not None else paid_answer_of(error)
+        if paid is not None:
+            return self.bill(paid) or self.without_usage(paid)
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            return FREE if status >= 400 else Unknown()
+        if not isinstance(error, Exception):
+            return Unknown()  # cancelled or interrupted: nobody knows how far the request got
+        if is_a(error, "APIConnectionError"):
+            return FREE if is_a(error.__cause__, *NEVER_SENT) else Unknown(attempts=attempts_of(error))
+        return Unknown() if is_a(error, "JSONDecodeError", "TransportError") else FREE
+
+    def see_parsed_answers(self) -> None:
+        """Have the answer noted before the SDK's parse helper sees it: the helper may raise over a paid answer."""
+        parser = getattr(self.options, "post_parser", None)
+        if not callable(parser):
+            return
+
+        def note_and_parse(answer: Any) -> Any:
+            self._parsed = answer
+            return parser(answer)
+
+        self.replace_options(post_parser=note_and_parse)
+
+    def _settle_answer(self, answer: Any, settlement: Settlement) -> None:
+        bill = None if answer is None else self.bill(answer)
+        settlement.settle(self.without_usage(answer) if bill is None else bill)
+
+    def _meter_stream(self, stream: Any, settlement: Settlement) -> None:
+        meter = StreamMeter(self.reader(), settlement, stream)
+        # A generator on the stream itself would make a cycle of them, and a dropped stream would be settled late.
+        unbound = copy.copy(stream)
+        unbound.__dict__.pop("_iterator", None)
+        notice_close(stream.response, meter)
+        if hasattr(type(stream), "__anext__"):
+            stream._iterator = MeteredAsyncIterator(unbound.__stream__(), meter, stream.response.aclose)
+        else:
+            stream._iterator = MeteredIterator(unbound.__stream__(), meter, stream.response.close)
+
+    def _meter_unread(self, response: Any, result: Any, settlement: Settlement) -> None:
+        meter_body(response, self._body_reader(response), settlement, result)
+
+    def _body_reader(self, response: Any) -> BodyReader:
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip()
+        if content_type == "text/event-stream":
+            return EventBodyReader(response, self.reader())
+        if content_type.endswith("json"):
+            return JsonBodyReader(response, self._bill_or_estimate, self._estimate)
+        return OpaqueBodyReader(response, self._estimate)
+
+    def _bill_or_estimate(self, answer: Any) -> Outcome:
+        return self.bill(answer) or self.without_usage(answer)
+
+    def _estimate(self) -> Outcome:
+        return self.without_usage(None)
+
+
+def options_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The request options among the arguments of ``request``."""
+    return kwargs["options"] if "options" in kwargs else args[1]
+
+
+def headers_of(options: Any) -> dict[str, Any]:
+    """The caller's headers of a request, by lower-case name."""
+    headers = options.headers
+    return {name.lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+
+
+def path_of(options: Any) -> str:
+    """The request's path below the API's root, without query: ``chat/completions``."""
+    path: str = options.url.partition("?")[0]
+    if "://" in path:
+        path = path.partition("://")[2].partition("/")[2]
+    return path.strip("/")
+
+
+def http_response_of(result: Any) -> Any:
+    """The HTTP response inside what the SDK returned, if that is what it returned."""
+    for candidate in (getattr(result, "http_response", None), result, getattr(result, "response", None)):
+        if hasattr(candidate, "aiter_bytes") and hasattr(candidate, "is_stream_consumed"):
+            return candidate
+    return None
+
+
+def json_of(response: Any) -> Any:
+    """The body of a response that was read, as JSON; None when it is none."""
+    try:
+        return from_json(response.content)
+    except ValueError:
+        return None
+
+
+def paid_answer_of(error: BaseException) -> Any:
+    """The answer that an SDK error carries although it was paid: too long to parse, or not as the schema says."""
+    if is_a(error, "APIResponseValidationError"):
+        return getattr(error, "body", None)
+    return getattr(error, "completion", None)
+
+
+def attempts_of(error: BaseException) -> int:
+    """How many times the request was sent, by the SDK's own header on the last one."""
+    headers = getattr(getattr(error, "request", None), "headers", None) or {}
+    try:
+        return int(headers.get("x-stainless-retry-count") or 0) + 1
+    except ValueError:
+        return 1
+
+
+def is_a(error: object, *names: str) -> bool:
+    """True when a class of ``error`` has one of these names. By name, as this imports no SDK."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
