@@ -17,12 +17,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, cast, overload
 
 from actguard.exceptions import ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class ScopeIdentity(TypedDict):
+    """The fields that name a budget scope in events."""
+
+    scope_id: str | None
+    scope_name: str | None
+    scope_kind: str | None
+    parent_scope_id: str | None
+    root_scope_id: str | None
+    plan_key: str | None
 
 
 class ActiveRun(Protocol):
@@ -40,8 +51,8 @@ class ActiveRun(Protocol):
 class ActiveBudget(Protocol):
     """What lower floors may know about a budget scope."""
 
-    def identity(self) -> dict[str, str | None]:
-        """``scope_id``, ``scope_name``, ``scope_kind``, ``parent_scope_id``, ``root_scope_id``, ``plan_key``."""
+    def identity(self) -> ScopeIdentity:
+        """The fields that name this scope in events."""
 
 
 current_run: ContextVar[Any] = ContextVar("actguard_run", default=None)

@@ -299,7 +299,7 @@ class BudgetExceededError(ToolGuardError):
     The scope named here is the one that is full. USD are dollars, tokens are input plus output, cost is in cost
     units (CU). ``response`` is the paid answer of the call that crossed the limit (what the SDK method would have
     returned), ``partial`` the text received of a stream that was cut; both are None when a call was refused before
-    it was sent. ``origin`` says who decided: this process ("local") or the gateway ("remote").
+    it was sent. ``held`` says what calls under way may still use, when that is why. ``origin`` says who decided: this process ("local") or the gateway ("remote").
     """
 
     code = "budget.limit_exceeded"
@@ -324,6 +324,7 @@ class BudgetExceededError(ToolGuardError):
         origin: Literal["local", "remote"] = "local",
         path: str | None = None,
         status_code: int | None = None,
+        held: str | None = None,
         response: Any = None,
         partial: str | None = None,
     ) -> None:
@@ -343,6 +344,7 @@ class BudgetExceededError(ToolGuardError):
         self.origin = origin
         self.path = path
         self.status_code = status_code
+        self.held = held
         self.response = response
         self.partial = partial
         super().__init__(self._compose())
@@ -357,6 +359,8 @@ class BudgetExceededError(ToolGuardError):
             "token": f"{self.tokens_used} of {self.token_limit} tokens",
             "cost": f"{self.cost_used} of {self.cost_limit} CU",
         }[self.limit_type]
+        if self.held:
+            figures += f", and {self.held} more held by calls under way"
         after = " The answer that crossed the limit is in .response." if self.response is not None else ""
         if self.partial is not None:
             after = " The stream was closed; the text received so far is in .partial."

@@ -118,6 +118,11 @@ class Reply(Generic[T]):
         if undo is not None:
             undo()
 
+    @staticmethod
+    def blocks_here() -> bool:
+        """True when waiting here blocks the thread: inside a plain ``with``."""
+        return _stepping.active
+
     async def wait(self, timeout: float | None = None) -> T:
         """The answer, waiting for at most ``timeout`` seconds.
 

@@ -92,20 +92,37 @@ class Totals:
         self.cost += sign * charge.cost
 
 
+@dataclass(slots=True)
+class Pending:
+    """Sums over calls under way."""
+
+    usd: Decimal = ZERO
+    tokens: int = 0
+    cost: int = 0
+
+    def add(self, amount: Hold, sign: int = 1) -> None:
+        """Add ``amount``; with ``sign=-1`` take it back."""
+        self.usd = _signed_sum(self.usd, amount.usd, sign)
+        self.tokens += sign * amount.tokens
+        self.cost += sign * amount.cost
+
+
 class Account:
-    """One scope of a budget tree: its limits, what was charged to it and below it, and what is held."""
+    """One scope of a budget tree: its limits, what was charged to it and below it, and what is under way."""
 
-    __slots__ = ("estimated_usd", "held_cost", "held_tokens", "held_usd", "limits", "parent", "rows", "totals")
+    __slots__ = ("estimated_usd", "held", "limits", "owner", "parent", "rows", "running", "totals")
 
-    def __init__(self, limits: Limits = NO_LIMITS, parent: Account | None = None) -> None:
+    def __init__(self, limits: Limits = NO_LIMITS, parent: Account | None = None, owner: object = None) -> None:
         self.limits = limits
         self.parent = parent
+        self.owner = owner
         self.totals = Totals()
         self.rows: dict[RowKey, Totals] = {}
         self.estimated_usd = ZERO
-        self.held_usd = ZERO
-        self.held_tokens = 0
-        self.held_cost = 0
+        self.held = Pending()
+        """What calls under way may cost."""
+        self.running = Pending()
+        """What calls under way are known to have used so far."""
 
     @property
     def tokens(self) -> int:
@@ -127,9 +144,10 @@ class Full(NamedTuple):
     limit_type: LimitType
 
 
-def reached(account: Account, usd: Decimal = ZERO, tokens: int = 0, cost: int = 0) -> LimitType | None:
-    """The limit that ``account`` reaches with the given amounts on top: reached means used >= limit."""
+def reached(account: Account, pending: Pending | None = None) -> LimitType | None:
+    """The limit that ``account`` has reached, with ``pending`` on top: reached means used >= limit."""
     limits, totals = account.limits, account.totals
+    usd, tokens, cost = (ZERO, 0, 0) if pending is None else (pending.usd, pending.tokens, pending.cost)
     if limits.usd is not None and EXACT.add(totals.usd, usd) >= limits.usd:
         return "usd"
     if limits.tokens is not None and account.tokens + tokens >= limits.tokens:
@@ -146,60 +164,81 @@ def admit(account: Account, hold: Hold) -> Full | None:
     refuse it. So concurrent calls together overshoot by at most one call's cost.
     """
     for place in account.chain():
-        limit_type = reached(place, place.held_usd, place.held_tokens, place.held_cost)
-        if limit_type is not None:
+        if (limit_type := reached(place, place.held)) is not None:
             return Full(place, limit_type)
-    _hold(account, hold, 1)
+    rehold(account, NOTHING, hold)
     return None
 
 
-def release(account: Account, hold: Hold) -> None:
-    """Give a hold back: nothing was billed, or the charge takes its place."""
-    _hold(account, hold, -1)
-
-
-def charge(account: Account, amount: Charge, hold: Hold | None = None) -> Full | None:
-    """Charge the account and all above in place of ``hold``; says which one is full now, the innermost first."""
-    if hold is not None:
-        release(account, hold)
-    _record(account, amount, 1)
-    return fullest(account)
-
-
-def revise(account: Account, before: Charge, after: Charge) -> None:
-    """Replace an estimated charge by the exact one."""
-    _record(account, before, -1)
-    _record(account, after, 1)
-
-
-def fullest(account: Account, extra: Hold = NOTHING) -> Full | None:
-    """The innermost account of the chain that has reached a limit with ``extra`` on top, if any."""
+def rehold(account: Account, before: Hold, after: Hold) -> None:
+    """Replace the hold of a call; by `NOTHING` gives it back."""
     for place in account.chain():
-        limit_type = reached(place, *extra)
-        if limit_type is not None:
+        place.held.add(before, -1)
+        place.held.add(after)
+
+
+def progress(account: Account, before: Hold, after: Hold) -> None:
+    """A call under way has used ``after`` so far, and not only ``before``."""
+    for place in account.chain():
+        place.running.add(before, -1)
+        place.running.add(after)
+
+
+def record(account: Account, before: Charge | None, after: Charge | None) -> None:
+    """Charge ``after`` to the account and all above, in place of ``before`` (an estimate that proved wrong)."""
+    for place in account.chain():
+        if before is not None:
+            _enter(place, before, -1)
+        if after is not None:
+            _enter(place, after, 1)
+
+
+def full(account: Account) -> Full | None:
+    """The innermost account of the chain that has reached a limit by what was charged, if any."""
+    for place in account.chain():
+        if (limit_type := reached(place)) is not None:
             return Full(place, limit_type)
     return None
+
+
+def full_while_running(account: Account) -> Full | None:
+    """The same, counting also what calls under way have used so far."""
+    for place in account.chain():
+        if (limit_type := reached(place, place.running)) is not None:
+            return Full(place, limit_type)
+    return None
+
+
+def left_while_running(account: Account) -> Limits:
+    """What is left in the chain until the first limit of each kind, calls under way counted as far as they are."""
+    usd: Decimal | None = None
+    tokens: int | None = None
+    cost: int | None = None
+    for place in account.chain():
+        limits, totals, running = place.limits, place.totals, place.running
+        if limits.usd is not None:
+            left = EXACT.subtract(EXACT.subtract(limits.usd, totals.usd), running.usd)
+            usd = left if usd is None else min(usd, left)
+        if limits.tokens is not None:
+            tokens_left = limits.tokens - place.tokens - running.tokens
+            tokens = tokens_left if tokens is None else min(tokens, tokens_left)
+        if limits.cost is not None:
+            cost_left = limits.cost - totals.cost - running.cost
+            cost = cost_left if cost is None else min(cost, cost_left)
+    return Limits(usd, tokens, cost)
 
 
 def _signed_sum(total: Decimal, amount: Decimal, sign: int) -> Decimal:
     return EXACT.add(total, amount) if sign > 0 else EXACT.subtract(total, amount)
 
 
-def _hold(account: Account, hold: Hold, sign: int) -> None:
-    for place in account.chain():
-        place.held_usd = _signed_sum(place.held_usd, hold.usd, sign)
-        place.held_tokens += sign * hold.tokens
-        place.held_cost += sign * hold.cost
-
-
-def _record(account: Account, amount: Charge, sign: int) -> None:
-    for place in account.chain():
-        place.totals.add(amount, sign)
-        if amount.key.estimated:
-            place.estimated_usd = _signed_sum(place.estimated_usd, amount.usd, sign)
-        row = place.rows.get(amount.key)
-        if row is None:
-            row = place.rows[amount.key] = Totals()
-        row.add(amount, sign)
-        if sign < 0 and not row.calls:
-            del place.rows[amount.key]
+def _enter(place: Account, amount: Charge, sign: int) -> None:
+    place.totals.add(amount, sign)
+    if amount.key.estimated:
+        place.estimated_usd = _signed_sum(place.estimated_usd, amount.usd, sign)
+    row = place.rows.get(amount.key)
+    if row is None:
+        row = place.rows[amount.key] = Totals()
+    row.add(amount, sign)
+    if sign < 0 and row == Totals():
+        del place.rows[amount.key]

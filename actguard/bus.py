@@ -1,0 +1,286 @@
+"""The bus: guards publish typed events, subscribers take them, and neither knows the other.
+
+`Bus.publish` hands an event to every subscription that wants its type. It never waits and never raises: a full
+subscription loses the newest event, and that is counted. `Bus.ask` is the second lane, for requests that want a
+verdict: they are never dropped, and when nobody answers them the answer is `NOBODY`, at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any, Final, TypeVar, overload
+
+from anyio import to_thread
+
+from actguard.events import Event, Request
+from actguard.exceptions import ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
+from actguard.hub import Hub
+from actguard.locks import SettlingLock
+from actguard.scope import Reply
+from actguard.subscription import Handler, Subscription
+
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+
+logger = logging.getLogger("actguard")
+
+Answer = Callable[[Any], Any]
+Undo = Callable[[Any, Any], object]
+
+
+class Nobody(Enum):
+    """The type of `NOBODY`."""
+
+    NOBODY = "nobody"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NOBODY: Final = Nobody.NOBODY
+"""What `Bus.ask` returns when no answerer is registered for the request."""
+
+
+class Bus:
+    """An in-process event bus; one per `Client`, as ``client.bus``.
+
+    Example:
+        ``async with client.bus.subscribe(ToolFailure, GuardBlocked) as events: async for event in events: …``
+    """
+
+    def __init__(self, hub: Hub, *, queue_size: int = 10_000) -> None:
+        self._hub = hub
+        self._queue_size = queue_size
+        self._lock = SettlingLock()
+        self._takers: tuple[Subscription[Any] | Handler, ...] = ()
+        self._routes: dict[type[Event], tuple[Subscription[Any] | Handler, ...]] = {}
+        self._answerers: dict[type[Request], tuple[Answer, Undo | None]] = {}
+        self._reported: set[tuple[str, str, int | None]] = set()
+        self._dropped_by_gone = 0
+        self._closed = False
+
+    # --- publishing ---------------------------------------------------------------------------------------------
+
+    def wants(self, kind: type[Event]) -> bool:
+        """True when somebody subscribes to ``kind``: only then is the event worth building."""
+        route = self._routes.get(kind)
+        return bool(self._find_route(kind) if route is None else route)
+
+    def publish(self, event: Event) -> None:
+        """Hand ``event`` to everyone who wants it. Never waits, never raises."""
+        kind = type(event)
+        route = self._routes.get(kind)
+        for taker in self._find_route(kind) if route is None else route:
+            if not taker.offer(event):
+                self._overflowed(taker)
+
+    def _find_route(self, kind: type[Event]) -> tuple[Subscription[Any] | Handler, ...]:
+        with self._lock:
+            route = tuple(taker for taker in self._takers if issubclass(kind, taker.kinds))
+            self._routes[kind] = route
+        return route
+
+    def _overflowed(self, taker: Subscription[Any] | Handler) -> None:
+        self.degraded(
+            MonitoringDegradedError(
+                subsystem="bus",
+                operation="publish",
+                failure_kind="queue_full",
+                summary=(
+                    f"{taker.label} does not keep up; its queue of {taker.size} events is full and new ones are "
+                    "dropped (counted in client.stats())."
+                ),
+            )
+        )
+
+    # --- taking -------------------------------------------------------------------------------------------------
+
+    @overload
+    def subscribe(self, *, queue_size: int | None = None) -> Subscription[Event]: ...
+    @overload
+    def subscribe(self, kind: type[E], /, *, queue_size: int | None = None) -> Subscription[E]: ...
+    @overload
+    def subscribe(
+        self, kind: type[E], other: type[E2], /, *, queue_size: int | None = None
+    ) -> Subscription[E | E2]: ...
+    @overload
+    def subscribe(self, *kinds: type[Event], queue_size: int | None = None) -> Subscription[Event]: ...
+    def subscribe(self, *kinds: type[Event], queue_size: int | None = None) -> Subscription[Any]:
+        """A subscription to the given event classes (and their subclasses); to all when none is named.
+
+        Enter it with ``async with`` on asyncio or trio and read it with ``async for``, or with ``with`` and ``for``
+        in scripts and threads. It holds up to ``queue_size`` unread events, then the newest are dropped and counted.
+
+        Raises:
+            ActGuardUsageError: one of ``kinds`` is no event class, or ``queue_size`` is not positive.
+        """
+        return Subscription(self, _checked(kinds), _checked_size(queue_size, self._queue_size))
+
+    def add_handler(
+        self,
+        function: Callable[[Any], Any],
+        /,
+        *kinds: type[Event],
+        queue_size: int | None = None,
+        on_flush: Callable[[], Awaitable[None]] | None = None,
+    ) -> Handler:
+        """Call ``function(event)`` on the hub for each event of the given classes, in order; of all when none is named.
+
+        A coroutine function is awaited on the hub's loop, any other runs in a worker thread; neither can slow the
+        guarded call or another subscriber. What it raises is warned about once. ``on_flush`` is awaited on every
+        ``client.flush()``. The handler that is returned has ``remove()``.
+
+        Raises:
+            ActGuardUsageError: ``function`` is not callable, or one of ``kinds`` is no event class.
+        """
+        if not callable(function):
+            raise ActGuardUsageError("add_handler: function must be callable", field="function")
+        size = _checked_size(queue_size, self._queue_size)
+        handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush)
+        self._hub.add(handler)
+        self._add(handler)
+        return handler
+
+    def _add(self, taker: Subscription[Any] | Handler) -> None:
+        with self._lock:
+            if self._closed:
+                raise ActGuardUsageError("this client is closed: its bus takes no more subscribers", field="bus")
+            self._takers = (*self._takers, taker)
+            self._routes = {}
+
+    def _discard(self, taker: Subscription[Any] | Handler) -> None:
+        with self._lock:
+            if taker in self._takers:
+                self._takers = tuple(other for other in self._takers if other is not taker)
+                self._routes = {}
+                self._dropped_by_gone += taker.dropped
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def add_answerer(self, function: Answer, /, *kinds: type[Request], undo: Undo | None = None) -> None:
+        """Answer requests of the given classes with ``function(request)``, on the hub.
+
+        A coroutine function is awaited, any other runs in a worker thread. What it raises is raised where the
+        request was asked. ``undo(request, answer)`` is called on the hub when the one who asked is gone.
+
+        Raises:
+            ActGuardUsageError: a request class is answered by somebody already.
+        """
+        if not kinds:
+            raise ActGuardUsageError("add_answerer: name at least one request class", field="kinds")
+        with self._lock:
+            for kind in _checked(kinds, Request):
+                if kind in self._answerers:
+                    raise ActGuardUsageError(
+                        f"add_answerer: {kind.__name__} has an answerer already; remove it with "
+                        "remove_answerer() first",
+                        field="kinds",
+                    )
+                self._answerers[kind] = (function, undo)
+
+    def remove_answerer(self, *kinds: type[Request]) -> None:
+        """Undo `add_answerer` for these classes."""
+        with self._lock:
+            for kind in kinds:
+                self._answerers.pop(kind, None)
+
+    def answers(self, kind: type[Request]) -> bool:
+        """True when somebody answers requests of this class."""
+        return kind in self._answerers
+
+    async def ask(self, request: Request, timeout: float | None = None) -> Any:
+        """The verdict on ``request``, or `NOBODY`, without waiting, when no one answers its class.
+
+        Raises:
+            TimeoutError: no answer within ``timeout`` seconds. What the answerer does later is undone.
+            Exception: whatever the answerer raised.
+        """
+        if self.wants(type(request)):
+            self.publish(request)
+        answerer = self._answerers.get(type(request))
+        if answerer is None:
+            return NOBODY
+        reply: Reply[Any] = Reply()
+        if self._hub.is_here and reply.blocks_here():
+            raise RuntimeError("a handler on the hub cannot wait for the hub with a plain `with`; use `async with`")
+        self._hub.spawn(lambda: _answer(request, reply, *answerer))
+        try:
+            return await reply.wait(timeout)
+        except BaseException:
+            reply.abandon()
+            raise
+
+    # --- the rest -----------------------------------------------------------------------------------------------
+
+    def degraded(self, error: MonitoringDegradedError) -> None:
+        """Warn about ``error``, once per (operation, failure kind, status code) of this client. Never raises."""
+        key = (error.operation, error.failure_kind, error.status_code)
+        with self._lock:
+            if key in self._reported:
+                return
+            self._reported.add(key)
+        try:
+            warnings.warn(ActGuardMonitoringWarning(error), stacklevel=2)
+        except ActGuardMonitoringWarning:
+            # Warnings are errors in this program. The guarded call still must not fail for it.
+            logger.warning("%s", error)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """Wait until every handler has handled what was published so far; False when ``timeout`` seconds passed."""
+        replies = [taker.flushed() for taker in self._takers if isinstance(taker, Handler)]
+        try:
+            for reply in replies:
+                await reply.wait(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End every subscription: what has arrived can still be read, then the iteration ends."""
+        with self._lock:
+            self._closed = True
+            takers = self._takers
+        for taker in takers:
+            taker.close()
+
+    def dropped(self) -> int:
+        """How many events were lost because a subscriber did not keep up."""
+        return self._dropped_by_gone + sum(taker.dropped for taker in self._takers)
+
+    def counts(self) -> tuple[int, int]:
+        """How many subscriptions and how many handlers there are."""
+        handlers = sum(isinstance(taker, Handler) for taker in self._takers)
+        return len(self._takers) - handlers, handlers
+
+
+async def _answer(request: Request, reply: Reply[Any], function: Answer, undo: Undo | None) -> None:
+    try:
+        if inspect.iscoroutinefunction(function):
+            value = await function(request)
+        else:
+            value = await to_thread.run_sync(function, request, abandon_on_cancel=True)
+    except BaseException as error:
+        reply.fail(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        reply.answer(value, None if undo is None else lambda: undo(request, value))
+
+
+def _checked(kinds: tuple[Any, ...], base: type[Event] = Event) -> tuple[type[Any], ...]:
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise ActGuardUsageError(f"{kind!r} is not a {base.__name__} class of actguard.events", field="kinds")
+    return kinds or (base,)
+
+
+def _checked_size(size: Any, default: int) -> int:
+    if size is None:
+        return default
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ActGuardUsageError("queue_size must be a positive whole number of events", field="queue_size")
+    return size

@@ -1,0 +1,418 @@
+"""The budget scope: a limit in USD, tokens or cost units around everything that happens inside."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from types import TracebackType
+from typing import Any
+
+from anyio import to_thread
+
+from actguard import context
+from actguard.bus import NOBODY
+from actguard.context import ScopeIdentity
+from actguard.events import CallEntry, Reserved, ReserveRequested, SettleRequested, new_id
+from actguard.exceptions import (
+    ActGuardRuntimeContextError,
+    ActGuardRuntimeError,
+    ActGuardToolError,
+    ActGuardUsageError,
+    BudgetClientMismatchError,
+    BudgetConfigurationError,
+    MissingRuntimeContextError,
+    MonitoringDegradedError,
+    NestedBudgetGuardError,
+)
+from actguard.guards.arguments import BUDGET_CODE, choice, count_limit, text_or_none
+from actguard.guards.arguments import usd_limit as checked_usd_limit
+from actguard.guards.charging import Ticket
+from actguard.guards.figures import BudgetFigures
+from actguard.guards.parts import Parts
+from actguard.guards.run import Run
+from actguard.guards.tree import Tree, owner_of
+from actguard.money.amounts import as_written
+from actguard.money.tariff import usd_to_cu
+from actguard.money.usage import Usage
+from actguard.rules import ledger
+from actguard.rules.ledger import ZERO, Account, Charge, Hold, Limits, RowKey
+from actguard.scope import Scope
+
+
+class _OpenerLeft(Exception):
+    """The path that was opening the root was cancelled: one of those that wait has to open it."""
+
+
+class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
+    """What ``client.budget_guard()`` returns and what entering it yields. See `BudgetFigures` for its figures.
+
+    Example:
+        ``async with client.budget_guard(usd_limit=0.05) as budget: …; print(budget.usd_used)``
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        user_id: str | None = None,
+        name: str | None = None,
+        usd_limit: float | str | Decimal | None = None,
+        token_limit: int | None = None,
+        cost_limit: int | None = None,
+        run_id: str | None = None,
+        plan_key: str | None = None,
+        on_crossing: str = "raise",
+    ) -> None:
+        def text(value: Any, field: str) -> str | None:
+            return text_or_none(value, field, "budget_guard", BUDGET_CODE)
+
+        self._parts = parts
+        self._asked_user_id = text(user_id, "user_id")
+        self._asked_run_id = text(run_id, "run_id")
+        self.name = text(name, "name")
+        """The name it has in events and breakdowns."""
+        self.plan_key = text(plan_key, "plan_key")
+        """The plan at the gateway to reserve from."""
+        self.on_crossing = choice(on_crossing, ("raise", "return"), "on_crossing", "budget_guard", BUDGET_CODE)
+        self._limits = Limits(
+            checked_usd_limit(usd_limit),
+            count_limit(token_limit, "token_limit", "tokens"),
+            count_limit(cost_limit, "cost_limit", "cost units"),
+        )
+        self.account = Account(self._limits, owner=self)
+        self.tree: Any = None
+        self.scope_id = new_id()
+        self.closed = False
+        self._run: Run | None = None
+        self._outer: BudgetGuard | None = None
+        self._is_path = False
+
+    def __repr__(self) -> str:
+        limits = ", ".join(
+            f"{field}={value}" for field, value in zip(_LIMIT_FIELDS, self._limits, strict=True) if value
+        )
+        return f"<BudgetGuard {self.name or self.scope_id} {limits or 'no limit'}, {self.usd_used:.6f} USD used>"
+
+    # --- entering and leaving -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> BudgetGuard:
+        """Open the scope.
+
+        Raises:
+            MissingRuntimeContextError: no run is active here.
+            BudgetClientMismatchError: the active run belongs to another client.
+            ActGuardRuntimeContextError: ``run_id`` is not that of the active run.
+            BudgetConfigurationError: this path joins the run's root with other settings than the root has.
+            NestedBudgetGuardError: this object was entered before.
+            ActGuardPaymentRequired, BudgetExceededError: the gateway refused the reservation.
+        """
+        if self._run is not None:
+            raise NestedBudgetGuardError(name=self.name)
+        run = self._active_run()
+        self._parts.patch_providers()
+        self._parts.prices.preload()
+        outer = _open_scope(context.current_budget.get(), run)
+        self._run = run
+        try:
+            if outer is not None:
+                self.tree, self._outer = outer.tree, outer
+                self.account.parent = outer.account
+            else:
+                await self._open_or_join(run)
+        except BaseException:
+            self._run = None
+            raise
+        context.current_budget.set(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._run is None or self.closed:
+            return
+        self.closed = True
+        if context.current_budget.get() is self:
+            context.current_budget.set(_open_scope(self._outer, self._run))
+        self.tree.close_books(self.account)
+        if self._is_path:
+            await self._leave_root(self._run, error)
+
+    def _active_run(self) -> Run:
+        run = context.active_run()
+        if run is None or run.closed:
+            raise MissingRuntimeContextError("budget_guard")
+        assert isinstance(run, Run)
+        if not run.belongs_to(self._parts):
+            raise BudgetClientMismatchError
+        if self._asked_run_id is not None and self._asked_run_id != run.run_id:
+            raise ActGuardRuntimeContextError(
+                f"budget_guard: run_id={self._asked_run_id!r} is not the active run, which is {run.run_id!r}. "
+                "Leave run_id out, or open the scope inside that run.",
+                code="runtime.run_id_mismatch",
+            )
+        return run
+
+    async def _open_or_join(self, run: Run) -> None:
+        while True:
+            with run.lock:
+                tree = run.tree
+                if tree is None:
+                    tree = run.tree = Tree(self._parts, self.account, self)
+                else:
+                    self._check_same_settings(tree.guard)
+                    tree.paths += 1
+            self._is_path = True
+            self.tree = tree
+            if tree.guard is self:
+                await self._open(run, tree)
+                return
+            self.scope_id, self.name, self.plan_key = tree.guard.scope_id, tree.guard.name, tree.guard.plan_key
+            self.account = Account(parent=tree.account, owner=self)
+            try:
+                await tree.opening.wait(self._parts.budget_timeout_s)
+            except _OpenerLeft:
+                self.account = Account(self._limits, owner=self)
+                continue
+            except TimeoutError:
+                self._degraded("join", "timeout")
+            except BaseException as error:
+                if tree.opening.done and not tree.closed:
+                    await self._leave_root(run, error)
+                else:
+                    with run.lock:
+                        tree.paths -= 1
+                raise
+            return
+
+    async def _open(self, run: Run, tree: Tree) -> None:
+        bus = self._parts.bus
+        if bus.answers(SettleRequested):
+            tree.entries = []
+        try:
+            verdict = await self._reserve(run) if bus.answers(ReserveRequested) else NOBODY
+        except BaseException as error:
+            with run.lock:
+                run.tree = None
+            tree.opening.fail(error if isinstance(error, Exception) else _OpenerLeft())
+            raise
+        if isinstance(verdict, Reserved):
+            tree.reserve_id, tree.cost_of = verdict.reserve_id, verdict.cost_of
+            self.account.limits = Limits(
+                self._limits.usd or verdict.usd_limit, self._limits.tokens, self._limits.cost or verdict.cost_limit
+            )
+        context.root_opened(tree)
+        tree.opening.answer(None)
+
+    async def _reserve(self, run: Run) -> Any:
+        request = ReserveRequested(
+            run_id=run.run_id,
+            user_id=self.user_id,
+            scope_id=self.scope_id,
+            usd_limit=self._limits.usd,
+            cost_limit=self._limits.cost,
+            plan_key=self.plan_key,
+        )
+        try:
+            return await self._parts.bus.ask(request, self._parts.budget_timeout_s)
+        except TimeoutError:
+            self._degraded("reserve", "timeout")
+            return NOBODY
+
+    async def _leave_root(self, run: Run, error: BaseException | None) -> None:
+        tree: Tree = self.tree
+        with run.lock:
+            tree.paths -= 1
+            if tree.paths:
+                return
+            tree.closed = True
+            if run.tree is tree:
+                run.tree = None
+        context.root_closed(tree)
+        tree.close_books(None)
+        bus = self._parts.bus
+        if not bus.answers(SettleRequested):
+            return
+        with tree.lock:
+            entries, tree.entries = tuple(tree.entries or ()), None
+        request = SettleRequested(
+            run_id=run.run_id,
+            user_id=self.user_id,
+            scope_id=self.scope_id,
+            reserve_id=tree.reserve_id,
+            entries=entries,
+        )
+        try:
+            await bus.ask(request, self._parts.budget_timeout_s)
+        except TimeoutError:
+            self._degraded("settle", "timeout")
+        except (ActGuardRuntimeError, ActGuardToolError) as refusal:
+            if error is None:
+                raise
+            self._degraded("settle", type(refusal).__name__, str(refusal))
+
+    def _degraded(self, operation: str, failure_kind: str, summary: str = "") -> None:
+        self._parts.bus.degraded(
+            MonitoringDegradedError(
+                subsystem="budget",
+                operation=operation,
+                failure_kind=failure_kind,
+                summary=summary or "The run goes on with local limits only.",
+            )
+        )
+
+    def _check_same_settings(self, root: BudgetGuard) -> None:
+        """A path that joins the root may leave a setting out, but not change it."""
+        fields = (*_LIMIT_FIELDS, "user_id", "plan_key", "name")
+        given = (*self._limits, self._asked_user_id, self.plan_key, self.name)
+        there = (*root._limits, root.user_id, root.plan_key, root.name)
+        for field, value, root_value in zip(fields, given, there, strict=True):
+            if value is not None and value != root_value:
+                raise BudgetConfigurationError(field=field, root_value=root_value, value=value)
+        if self.on_crossing != root.on_crossing and self.on_crossing != "raise":
+            raise BudgetConfigurationError(field="on_crossing", root_value=root.on_crossing, value=self.on_crossing)
+
+    # --- whose it is --------------------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """The run it belongs to."""
+        return self._asked_run_id if self._run is None else self._run.run_id
+
+    @property
+    def user_id(self) -> str | None:
+        """Whom it acts for: its own ``user_id``, else the one of the scope around it, else the run's."""
+        if self._asked_user_id is not None:
+            return self._asked_user_id
+        outer = self._outer or self._run
+        return None if outer is None else outer.user_id
+
+    # --- what integrations use ----------------------------------------------------------------------------------
+
+    @property
+    def prices(self) -> Any:
+        """The client's price book."""
+        return self._parts.prices
+
+    @property
+    def ready(self) -> bool:
+        """True once prices are loaded: before that, a call's cost could not be counted without waiting."""
+        return self._parts.prices.loaded
+
+    def wait_ready(self) -> None:
+        """Wait until prices are loaded."""
+        self._parts.prices.load()
+
+    async def await_ready(self) -> None:
+        """Wait until prices are loaded, without blocking the event loop."""
+        await to_thread.run_sync(self._parts.prices.load)
+
+    def admit(
+        self,
+        *,
+        provider: str,
+        model: str,
+        api: str,
+        stream: bool = False,
+        estimate: Usage,
+        output_limit: int | None = None,
+    ) -> Ticket:
+        """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
+
+        ``estimate`` has the input tokens as the request shows them; the output to expect is the request's own
+        ``output_limit`` or what this model used to put out, whichever is smaller.
+
+        Raises:
+            BudgetExceededError: this scope or one around it is full, with what other calls under way may still use.
+            GuardError: the model has no price and ``on_unpriced="raise"``.
+        """
+        parts, tree = self._parts, self.tree
+        parts.refuse_unpriced(provider, model)
+        expected = parts.history.expected(provider, model, output_limit)
+        estimate = _with_output(estimate, expected)
+        usd = parts.prices.price(provider, model, estimate) or ZERO
+        hold = Hold(usd, estimate.total_tokens, tree.cost(provider, model, estimate, usd))
+        ticket = Ticket(
+            tree,
+            self.account,
+            provider=provider,
+            model=model,
+            api=api,
+            stream=stream,
+            estimate=estimate,
+            hold=hold,
+            scope_name=self.name,
+            tool_name=context.current_tool.get(),
+        )
+        with tree.lock:
+            full = ledger.admit(self.account, hold)
+            if full is None:
+                tree.open_calls.add(ticket)
+        if full is not None:
+            raise tree.refusal(full, before_sending=True)
+        return ticket
+
+    def add_cost(self, name: str, usd: Decimal) -> None:
+        """Charge an outside cost; see `actguard.add_cost`."""
+        tree: Tree = self.tree
+        cu = usd_to_cu(usd)
+        charge = Charge(RowKey("custom", name, self.name, context.current_tool.get(), False), usd=usd, cost=cu, calls=0)
+        with tree.lock:
+            ledger.record(self.account, None, charge)
+            if tree.entries is not None:
+                tree.entries.append(CallEntry(model=name, cost_cu=cu, scope_name=self.name))
+            full = ledger.full(self.account)
+        if full is not None and owner_of(full.account).on_crossing == "raise":
+            raise tree.refusal(full)
+
+    def identity(self) -> ScopeIdentity:
+        """The fields that name this scope in events and errors."""
+        root = self if self.tree is None else self.tree.guard
+        return {
+            "scope_id": self.scope_id,
+            "scope_name": self.name,
+            "scope_kind": "root" if self._outer is None else "nested",
+            "parent_scope_id": None if self._outer is None else self._outer.scope_id,
+            "root_scope_id": root.scope_id,
+            "plan_key": root.plan_key,
+        }
+
+
+_LIMIT_FIELDS = ("usd_limit", "token_limit", "cost_limit")
+
+
+def _open_scope(scope: BudgetGuard | None, run: Run) -> BudgetGuard | None:
+    """The innermost scope from ``scope`` outwards that is open and belongs to ``run``."""
+    while scope is not None and (scope.closed or scope._run is not run):
+        scope = scope._outer
+    return scope
+
+
+def _with_output(estimate: Usage, output_tokens: int) -> Usage:
+    return Usage(uncached_input_tokens=estimate.input_tokens, output_tokens=output_tokens, details=estimate.details)
+
+
+def add_cost(name: str, usd: float | str | Decimal) -> None:
+    """Charge a cost from outside the provider SDKs (a search API, a GPU minute) to the active budget scope.
+
+    ``usd`` is read as it is written: ``0.1`` is ten cents exactly.
+
+    Raises:
+        ValueError: ``usd`` is negative, not finite or no amount.
+        MissingRuntimeContextError: no budget scope is active here.
+        BudgetExceededError: the cost reached a limit (or one was reached before); it is recorded first.
+
+    Example:
+        ``actguard.add_cost(name="maps lookup", usd="0.005")``
+    """
+    if text_or_none(name, "name", "add_cost") is None:
+        raise ActGuardUsageError("add_cost: name must be a non-empty text", field="name")
+    try:
+        amount = as_written(usd)
+    except ValueError as error:
+        problem = str(error)
+    else:
+        budget = context.active_budget()
+        if budget is None:
+            raise MissingRuntimeContextError("add_cost", needs="budget scope")
+        budget.add_cost(name, amount)
+        return
+    raise ValueError(f"add_cost: usd {problem}")

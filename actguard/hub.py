@@ -1,0 +1,170 @@
+"""The hub: the background event loop that subscribers live on.
+
+One asyncio loop in one daemon thread, started when the first resident needs it, so a client without gateway and
+handlers has no thread at all. After a fork the child has no such thread: residents are bound to a new one the next
+time something is sent to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+START_TIMEOUT_S = 10.0
+"""A thread that has not come up after this long never will."""
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_parents_loops: list[object] = []
+"""Loops of the parent process, kept alive in a forked child: closing one there would disturb the parent's."""
+
+
+class Resident(Protocol):
+    """Something that lives on the hub."""
+
+    def bind(self, hub: Hub) -> None:
+        """Called on the hub's loop each time it starts, before anything is sent to it."""
+
+    async def live(self) -> None:
+        """Runs on the hub until the hub stops."""
+
+    def unbind(self) -> None:
+        """The loop is gone: what arrives now starts the hub anew."""
+
+
+class Hub:
+    """A daemon thread with an asyncio loop, its residents and its tasks."""
+
+    def __init__(self, name: str = "actguard-hub") -> None:
+        self._name = name
+        self._lock = threading.RLock()
+        self._residents: list[Resident] = []
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closed = False
+        """True after `stop`: it does not start again."""
+        _hubs.add(self)
+
+    @property
+    def running(self) -> bool:
+        """True while the thread is up."""
+        return self._loop is not None
+
+    @property
+    def is_here(self) -> bool:
+        """True when called on the hub's own thread."""
+        return self._thread is threading.current_thread()
+
+    def add(self, resident: Resident) -> None:
+        """Let ``resident`` live here from now on; starts the hub."""
+        with self._lock:
+            self._residents.append(resident)
+            if self._loop is not None:
+                self.call_soon(lambda: self._move_in(resident))
+            self.start()
+
+    def remove(self, resident: Resident) -> None:
+        """Forget ``resident``; it ends its `live` by itself."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._residents.remove(resident)
+
+    def start(self) -> None:
+        """Start the thread if it is not up; returns when it is.
+
+        Raises:
+            RuntimeError: the hub was stopped, or no thread can be started any more (interpreter exit).
+        """
+        if self._loop is not None:
+            return
+        with self._lock:
+            if self._loop is not None:
+                return
+            if self.closed:
+                raise RuntimeError("this client is closed")
+            ready = threading.Event()
+            self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
+            self._thread.start()
+            if not ready.wait(START_TIMEOUT_S):
+                raise RuntimeError("the background thread did not start")
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` soon on the hub's loop, from any thread.
+
+        Raises:
+            RuntimeError: the hub is not running.
+        """
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the hub is not running")
+        loop.call_soon_threadsafe(callback)
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run ``work()`` as a task on the hub, which is started if need be; ``work`` handles its own errors."""
+        self.start()
+        self.call_soon(lambda: self._spawn(work))
+
+    def stop(self, timeout: float) -> None:
+        """End all tasks and the thread, waiting for at most ``timeout`` seconds. It does not start again."""
+        with self._lock:
+            self.closed = True
+            thread, loop, stop = self._thread, self._loop, self._stop
+        if loop is not None and stop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stop.set)
+        if thread is not None and not self.is_here:
+            thread.join(timeout)
+
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _move_in(self, resident: Resident) -> None:
+        resident.bind(self)
+        self._spawn(resident.live)
+
+    def _run(self, ready: threading.Event) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._main(ready))
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        # Residents are bound before anyone can see the loop: nothing is sent to one that cannot take it.
+        for resident in self._residents:
+            self._move_in(resident)
+        self._loop = loop
+        ready.set()
+        try:
+            await self._stop.wait()
+        finally:
+            self._loop = None
+            for resident in self._residents:
+                resident.unbind()
+            for task in self._tasks:
+                task.cancel()
+
+    def _forget_thread(self) -> None:
+        """In a forked child: the thread and its loop exist in the parent only."""
+        if self._loop is not None:
+            _parents_loops.append(self._loop)
+        self._lock = threading.RLock()
+        self._loop = self._thread = self._stop = None
+        self._tasks = set()
+        for resident in self._residents:
+            resident.unbind()
+
+
+def _after_fork() -> None:
+    for hub in list(_hubs):
+        hub._forget_thread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

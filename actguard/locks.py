@@ -1,0 +1,56 @@
+"""A lock that finalizers can live with.
+
+A stream that is dropped settles from ``__del__``, which the garbage collector may run anywhere, also in a thread
+that holds one of our locks at that moment. So finalizers do their work through `when_safe`: at once when this thread
+holds no `SettlingLock`, else as soon as it has let go of the last one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+
+class _Here(threading.local):
+    held = 0
+
+    def __init__(self) -> None:
+        self.deferred: list[Callable[[], object]] = []
+
+
+_here = _Here()
+
+
+class SettlingLock:
+    """A mutual exclusion lock, not re-entrant, for short sections that never suspend."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        _here.held += 1
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        _here.held -= 1
+        if _here.deferred and not _here.held:
+            _run_deferred()
+
+
+def when_safe(work: Callable[[], object]) -> None:
+    """Run ``work`` now, or right after this thread has released the last `SettlingLock` that it holds."""
+    if _here.held:
+        _here.deferred.append(work)
+    else:
+        work()
+
+
+def _run_deferred() -> None:
+    while _here.deferred:
+        _here.deferred.pop(0)()
