@@ -1,0 +1,163 @@
+"""State in this process's memory.
+
+A `Store` applies a transition, a function of `actguard.rules`, to the state behind a key, atomically. The memory store
+does it under a short lock and never suspends, so it offers the same without ``await``: `MemoryStore.apply`.
+
+Idle keys are freed. A state says when it is worth nothing any more (``expires_at``, in seconds of the clock that the
+rules are given; infinity for never). Each update frees a few keys whose time has come, so no single call pays for many.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+Key = tuple[Hashable, ...]
+"""Keys are tuples whose first part says what they are about, never joined strings that a value could forge."""
+
+_FREED_PER_UPDATE = 8
+_SPARE_TIMERS = 64
+
+
+class Expiring(Protocol):
+    """A state that knows when it is worth nothing any more."""
+
+    @property
+    def expires_at(self) -> float: ...
+
+
+S = TypeVar("S", bound=Expiring)
+D = TypeVar("D")
+Facts = TypeVarTuple("Facts")
+
+
+class Store(Protocol):
+    """Where the state of rules lives."""
+
+    async def update(self, key: Key, transition: Callable[[S | None, *Facts], tuple[S | None, D]], *facts: *Facts) -> D:
+        """Apply ``transition`` to the state behind ``key`` and return its decision.
+
+        ``transition(state, *facts)`` returns the new state and a decision; a state of None is a key that is free.
+        Nothing else happens to that key meanwhile.
+        """
+
+
+class _Entry:
+    __slots__ = ("state", "timer")
+
+    def __init__(self, state: Expiring) -> None:
+        self.state = state
+        self.timer = math.inf
+        """The bucket (a whole second) in which this entry is looked at next. The state may live on then."""
+
+
+class MemoryStore:
+    """A `Store` in this process's memory; safe to use from all threads and tasks.
+
+    ``clock`` gives the time in seconds, the same that the transitions are given.
+
+    The lock is re-entrant: the garbage collector may finalise a guarded generator in the middle of an update, and its
+    guard comes back here in the same thread.
+
+    Example:
+        ``store.apply(("rate_limit", "module:search", "alice"), window.admit, time.monotonic())``
+    """
+
+    __slots__ = ("_buckets", "_clock", "_entries", "_lock", "_next_due", "_seconds", "_timers")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._entries: dict[Key, _Entry] = {}
+        # Timers by the whole second they belong to: setting and taking one costs the same however many there are.
+        self._buckets: dict[float, list[tuple[Key, _Entry]]] = {}
+        self._seconds: list[float] = []  # a heap of the keys of _buckets
+        self._timers = 0
+        self._next_due = math.inf
+
+    def __len__(self) -> int:
+        """The number of keys that have a state."""
+        return len(self._entries)
+
+    async def update(self, key: Key, transition: Callable[[S | None, *Facts], tuple[S | None, D]], *facts: *Facts) -> D:
+        """`apply`, as the `Store` protocol wants it. It never suspends."""
+        return self.apply(key, transition, *facts)
+
+    def apply(self, key: Key, transition: Callable[[S | None, *Facts], tuple[S | None, D]], *facts: *Facts) -> D:
+        """Apply ``transition`` to the state behind ``key``, atomically, and return its decision.
+
+        What the transition raises is passed on, and the key keeps the state it had.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                state, decision = transition(None, *facts)
+                if state is not None:
+                    entry = self._entries[key] = _Entry(state)
+                    self._set_timer(key, entry, state.expires_at)
+            else:
+                held: Any = entry.state
+                state, decision = transition(held, *facts)
+                if state is None:
+                    self._entries.pop(key, None)
+                else:
+                    entry.state = state
+                    if state.expires_at < entry.timer:
+                        self._set_timer(key, entry, state.expires_at)
+            if self._next_due <= (now := self._clock()):
+                self._free_expired(now, _FREED_PER_UPDATE)
+            return decision
+
+    def sweep(self) -> int:
+        """Free every key whose time has come, at once; return how many keys are left."""
+        with self._lock:
+            self._free_expired(self._clock(), self._timers + len(self._seconds))
+            return len(self._entries)
+
+    def _set_timer(self, key: Key, entry: _Entry, expires_at: float) -> None:
+        if expires_at == math.inf:
+            return
+        second = float(math.floor(expires_at))
+        entry.timer = second
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._buckets[second] = []
+            heapq.heappush(self._seconds, second)
+        bucket.append((key, entry))
+        self._timers += 1
+        if self._timers > 2 * len(self._entries) + _SPARE_TIMERS:
+            self._forget_dead_timers()
+        self._next_due = self._seconds[0] + 1.0
+
+    def _forget_dead_timers(self) -> None:
+        """Most timers belong to keys that were freed before their time: drop those."""
+        for second, bucket in self._buckets.items():
+            bucket[:] = [timer for timer in bucket if self._is_live(second, *timer)]
+        self._timers = sum(map(len, self._buckets.values()))
+
+    def _is_live(self, second: float, key: Key, entry: _Entry) -> bool:
+        return entry.timer == second and self._entries.get(key) is entry
+
+    def _free_expired(self, now: float, at_most: int) -> None:
+        """Look at ``at_most`` timers that are due; a state that lives on gets a new one."""
+        for _ in range(at_most):
+            if self._next_due > now:
+                return
+            second = self._seconds[0]
+            bucket = self._buckets[second]
+            if bucket:
+                self._timers -= 1
+                key, entry = bucket.pop()
+                if self._is_live(second, key, entry):
+                    entry.timer = math.inf
+                    if entry.state.expires_at <= now:
+                        del self._entries[key]
+                    else:
+                        self._set_timer(key, entry, entry.state.expires_at)
+            else:
+                del self._buckets[heapq.heappop(self._seconds)]
+                self._next_due = self._seconds[0] + 1.0 if self._seconds else math.inf
