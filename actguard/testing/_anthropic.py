@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from actguard.testing._eventstream import bedrock_chunk
-from actguard.testing._generation import BYTES_PER_TOKEN, Generation, Meter, bytes_of_strings
+from actguard.testing._generation import Generation, Meter, tokens_of_prompt
 from actguard.testing._wire import Call, Frame, Operation, Whole, as_limit, path_value, sse
 from actguard.testing.answers import Failure
 from actguard.testing.received import Provider
@@ -205,7 +205,7 @@ class CountTokens(AnthropicOperation):
     free = True
 
     def serve(self) -> Whole:
-        return Whole.of({"input_tokens": max(-(-bytes_of_strings(self.prompt()) // BYTES_PER_TOKEN), 1)})
+        return Whole.of({"input_tokens": tokens_of_prompt(self.prompt())})
 
 
 class Models(AnthropicOperation):

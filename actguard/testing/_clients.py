@@ -151,8 +151,8 @@ class Clients:
             "project": KEY,
             "location": "us-central1",
             "credentials": Credentials(token=KEY),  # type: ignore[no-untyped-call]
-            "http_options": {"base_url": self.vertex_url},
             **kwargs,
+            "http_options": self._http_options(self.vertex_url, kwargs),
         }
         return self._made(genai.Client(**settings))
 
@@ -164,6 +164,14 @@ class Clients:
             "max_retries": 0,
         }
         return {**settings, **kwargs}
+
+    @staticmethod
+    def _http_options(url: str, kwargs: dict[str, Any]) -> Any:
+        """The caller's http_options, dict or object, with our address where they name none."""
+        given = kwargs.get("http_options") or {}
+        if isinstance(given, dict):
+            return {"base_url": url, **given}
+        return given if given.base_url else given.model_copy(update={"base_url": url})
 
     def _url(self, path: str) -> str:
         if not self._root:

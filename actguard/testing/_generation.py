@@ -48,6 +48,11 @@ def bytes_of_strings(value: object) -> int:
     return total
 
 
+def tokens_of_prompt(prompt: object) -> int:
+    """Tokens of a prompt's text: one for every four bytes of all its strings, and at least one."""
+    return max(-(-bytes_of_strings(prompt) // BYTES_PER_TOKEN), 1)
+
+
 MEDIA_KEYS = frozenset(("data", "file_data", "b64_json", "encrypted_content", "signature", "thoughtSignature"))
 
 
@@ -78,6 +83,7 @@ class Asked(Protocol):
     def choices(self) -> int: ...
     def prompt(self) -> object: ...
     def schema(self) -> Mapping[str, Any] | None: ...
+    def media_tokens(self) -> int: ...
     def default_output_tokens(self) -> int | None: ...
 
 
@@ -161,12 +167,14 @@ def generate(answer: Answer, asked: Asked) -> Generation:
         finish = "tool_calls"
     output = answer.output_tokens
     if output is None:
+        output = asked.default_output_tokens()
+    if output is None:
         visible = tokens_in(text) + sum(tokens_in(call.name) + tokens_in(call.json) for call in calls)
         output = asked.choices * visible + reasoning
     cached = answer.cached_input_tokens + answer.cache_write_5m_tokens + answer.cache_write_1h_tokens
     total_input = answer.input_tokens
     if total_input is None:
-        total_input = max(-(-bytes_of_strings(asked.prompt()) // BYTES_PER_TOKEN), 1) + cached
+        total_input = tokens_of_prompt(asked.prompt()) + asked.media_tokens() + cached
     return Generation(
         answer=answer,
         number=asked.number,
@@ -199,9 +207,8 @@ def _text(answer: Answer, asked: Asked) -> tuple[str, Finish, int]:
         return "", answer.finish, reasoning
     if answer.output_tokens is not None:
         return filler(max(answer.output_tokens - reasoning, 0) // asked.choices), answer.finish, reasoning
-    default = asked.default_output_tokens()
-    if default is not None:
-        return "", answer.finish, default
+    if asked.default_output_tokens() is not None:
+        return "", answer.finish, reasoning
     schema = asked.schema()
     if schema is not None:
         return json.dumps(example_of(schema)), answer.finish, reasoning

@@ -1,4 +1,4 @@
-"""Google's GenAI API on AI Studio's and Vertex's paths: generate_content, streamed or not, and token counts."""
+"""Google's GenAI API on AI Studio's and Vertex's paths: generate_content, embeddings, token counts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from actguard.testing._generation import BYTES_PER_TOKEN, Generation, Meter, bytes_of_strings
-from actguard.testing._wire import Call, Frame, Operation, Whole, as_limit, path_value, sse
+from actguard.testing._generation import Generation, Meter, last_text, tokens_of_prompt
+from actguard.testing._wire import DIMENSIONS, Call, Frame, Operation, Whole, as_limit, path_value, sse, vector
 from actguard.testing.answers import Failure
 from actguard.testing.received import Provider
 
@@ -23,6 +23,7 @@ STATUSES: Mapping[int, str] = {
     504: "DEADLINE_EXCEEDED",
 }
 MODEL_PATH = re.compile(r"^/v1[a-z0-9]*/(?:projects/.+/)?(?:publishers/[^/]+/)?(?:models|tunedModels)/([^/:]+):(\w+)$")
+MODELS_PATH = re.compile(r"^/v1[a-z0-9]*/(?:projects/.+/)?(?:publishers/[^/]+/)?models(?:/[^/:]+)?$")
 
 
 def google_error(status: int, message: str, code: str | None = None) -> dict[str, Any]:
@@ -184,6 +185,57 @@ class GenerateContent(GoogleOperation):
             yield Frame(chunk(index, [{"text": ""}], generation.output_tokens, finish))
 
 
+class EmbedContent(GoogleOperation):
+    """POST …:embedContent, …:batchEmbedContents and, on Vertex, …:predict."""
+
+    api = "embed_content"
+
+    @property
+    def items(self) -> list[Any]:
+        """What is to be embedded."""
+        several = self.body.get("requests") or self.body.get("instances")
+        return several if isinstance(several, list) else [self.body]
+
+    def prompt(self) -> object:
+        return [path_value(item, "content") for item in self.items if isinstance(item, Mapping)]
+
+    def default_output_tokens(self) -> int | None:
+        return 0
+
+    def whole(self, generation: Generation) -> Whole:
+        values = [vector(last_text(item), self._dimensions(item)) for item in self.items]
+        method = self.call.path.rpartition(":")[2]
+        if method == "predict":
+            # The tokens of all instances together are what was scripted; the first takes what does not divide.
+            share, rest = divmod(generation.input_tokens, len(values))
+            counts = [share + rest, *[share] * (len(values) - 1)]
+            statistics = [{"truncated": False, "token_count": count} for count in counts]
+            pairs = zip(values, statistics, strict=True)
+            return Whole.of({"predictions": [{"embeddings": {"values": v, "statistics": s}} for v, s in pairs]})
+        body: dict[str, Any] = {"embedding": {"values": values[0]}}
+        if method == "batchEmbedContents":
+            body = {"embeddings": [{"values": each} for each in values]}
+        usage = self._usage(generation)
+        if usage is not None:
+            body["usageMetadata"] = usage
+        return Whole.of(body)
+
+    def _dimensions(self, item: object) -> int:
+        places = (item, self.body.get("parameters"), self.body.get("embedContentConfig"))
+        found = (as_limit(path_value(place, "outputDimensionality")) for place in places)
+        return next((each for each in found if each), DIMENSIONS)
+
+    def _usage(self, generation: Generation) -> Mapping[str, Any] | None:
+        if generation.answer.raw_usage is not None:
+            return generation.answer.raw_usage
+        # Older models say nothing about tokens outside Vertex.
+        silent = self.call.platform == "google" and not self.model.startswith("gemini-embedding-2")
+        if silent or not generation.answer.usage:
+            return None
+        details = [{"modality": "TEXT", "tokenCount": generation.input_tokens}]
+        return {"promptTokenCount": generation.input_tokens, "promptTokenDetails": details}
+
+
 class CountTokens(GoogleOperation):
     """POST …:countTokens."""
 
@@ -192,7 +244,24 @@ class CountTokens(GoogleOperation):
 
     def serve(self) -> Whole:
         prompt = self.body.get("generateContentRequest") or self.body
-        return Whole.of({"totalTokens": max(-(-bytes_of_strings(prompt) // BYTES_PER_TOKEN), 1)})
+        return Whole.of({"totalTokens": tokens_of_prompt(prompt)})
+
+
+class Models(GoogleOperation):
+    """GET …/models and …/models/{name}."""
+
+    api = "models"
+    free = True
+
+    def serve(self) -> Whole:
+        name = self.call.path.partition("/models")[2].strip("/")
+        if name:
+            return Whole.of(_model(name))
+        return Whole.of({"models": [_model(each) for each in ("gemini-2.5-flash", "gemini-2.5-pro")]})
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"name": f"models/{name}", "displayName": name, "inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536}
 
 
 class UnknownGoogle(GoogleOperation):
@@ -209,6 +278,9 @@ METHODS: Mapping[str, type[GoogleOperation]] = {
     "generateContent": GenerateContent,
     "streamGenerateContent": GenerateContent,
     "countTokens": CountTokens,
+    "embedContent": EmbedContent,
+    "batchEmbedContents": EmbedContent,
+    "predict": EmbedContent,
 }
 
 
@@ -217,4 +289,6 @@ def google_operation(call: Call) -> Operation:
     found = MODEL_PATH.match(call.path)
     if call.method == "POST" and found and found[2] in METHODS:
         return METHODS[found[2]](call, found[1])
+    if call.method == "GET" and MODELS_PATH.match(call.path):
+        return Models(call)
     return UnknownGoogle(call)

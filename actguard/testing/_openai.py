@@ -136,6 +136,10 @@ class ChatCompletions(OpenAIOperation):
         shown = (len(generation.text) + sum(map(len, arguments))) * generation.choices
         meter = Meter(generation, shown, thinking_shown=False)
         choices = range(generation.choices)
+        if self.call.platform == "azure":
+            # Azure speaks first about its content filter, in a chunk without choices.
+            empty = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
+            yield Frame(sse({**empty, "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}))
         for index in choices:
             yield Frame(chunk(index, {"role": "assistant", "content": "", "refusal": None}))
         for piece in generation.pieces(generation.text):

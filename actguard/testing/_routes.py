@@ -9,7 +9,10 @@ from dataclasses import replace
 from actguard.testing._anthropic import anthropic_operation
 from actguard.testing._google import google_operation
 from actguard.testing._openai import ChatCompletions, OpenAIOperation, UnknownOpenAI
+from actguard.testing._openai_files import Batches, Files, Models
+from actguard.testing._openai_media import Images, Speech, Transcriptions
 from actguard.testing._openai_responses import Compact, Responses, StoredResponseOperation
+from actguard.testing._openai_text import Completions, Embeddings, Moderations
 from actguard.testing._wire import Call, Operation
 from actguard.testing.received import Platform
 
@@ -17,7 +20,22 @@ OPENAI_POSTS: Mapping[str, type[OpenAIOperation]] = {
     "/chat/completions": ChatCompletions,
     "/responses": Responses,
     "/responses/compact": Compact,
+    "/completions": Completions,
+    "/embeddings": Embeddings,
+    "/moderations": Moderations,
+    "/images/generations": Images,
+    "/images/edits": Images,
+    "/audio/speech": Speech,
+    "/audio/transcriptions": Transcriptions,
+    "/audio/translations": Transcriptions,
 }
+OPENAI_OBJECTS: Mapping[str, type[OpenAIOperation]] = {
+    "batches": Batches,
+    "files": Files,
+    "models": Models,
+    "responses": StoredResponseOperation,
+}
+"""By the first segment of the path, whatever follows."""
 OPENAI_BASE = re.compile(r"^(?:/openai)?(?:/v1)?(?:/deployments/([^/]+))?(/.+)$")
 
 
@@ -29,8 +47,9 @@ def openai_operation(call: Call) -> Operation:
     call = replace(call, path=found[2].rstrip("/"), deployment=found[1] or "")
     if call.method == "POST" and call.path in OPENAI_POSTS:
         return OPENAI_POSTS[call.path](call)
-    if call.path.startswith("/responses/"):
-        return StoredResponseOperation(call)
+    first = call.path.split("/")[1]
+    if first in OPENAI_OBJECTS and (call.path != "/responses"):
+        return OPENAI_OBJECTS[first](call)
     return UnknownOpenAI(call)
 
 

@@ -44,6 +44,9 @@ class LoopbackServer:
 
     def start(self) -> int:
         """Start the thread; the port once it listens."""
+        if self._thread is not None:
+            raise RuntimeError("The loopback provider is running already.")
+        self._stopping = False
         ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="actguard-loopback", daemon=True)
         self._thread.start()
@@ -136,14 +139,15 @@ class LoopbackServer:
             return await exchange.send(operation.serve())
         answer = reply if isinstance(reply, Answer) else Answer()
         generation = generate(answer, operation)
-        if operation.stream:
+        if operation.in_pieces:
             await exchange.wait(answer, 0)
-            exchange.bill(generation, 0)
+            exchange.bill(operation, generation)
             return await exchange.send_stream(operation, generation)
         whole = operation.whole(generation)
         if whole.status < 400:
             # A provider finishes a plain answer whether or not its client waits for it.
-            exchange.bill(generation, generation.output_tokens)
+            exchange.bill(operation, generation)
+            exchange.received.output_tokens = exchange.invoiced(generation.output_tokens)
         await exchange.wait(answer, 0)
         return await exchange.send(whole, cut=answer.cut_after is not None)
 
@@ -156,14 +160,22 @@ class Exchange:
         self.received = received
         self.cut = False
         self._log = log
+        self._counts_tokens = True
 
-    def bill(self, generation: Generation, output_tokens: int) -> None:
-        """Put the call on the invoice."""
+    def bill(self, operation: Operation, generation: Generation) -> None:
+        """Put the call and its input on the invoice."""
         received, answer = self.received, generation.answer
+        received.billed = True
+        self._counts_tokens = operation.counts_tokens
+        if not operation.counts_tokens:
+            return
         received.input_tokens = generation.input_tokens
         received.cached_input_tokens = answer.cached_input_tokens
         received.cache_write_tokens = generation.cache_write_tokens
-        received.output_tokens = output_tokens
+
+    def invoiced(self, output_tokens: int) -> int:
+        """Output tokens as far as they are what is paid for."""
+        return output_tokens if self._counts_tokens else 0
 
     async def wait(self, answer: Answer, sent: int) -> None:
         """Keep the pace that the script asks for, before the piece after ``sent``."""
@@ -211,7 +223,7 @@ class Exchange:
                     await response.write(bytes(pending))
                     pending.clear()
                 await self.wait(answer, sent)
-            received.output_tokens = frame.output_tokens
+            received.output_tokens = self.invoiced(frame.output_tokens)
             sent += 1
             await response.write(bytes(pending) + frame.data)
             pending.clear()
@@ -221,7 +233,7 @@ class Exchange:
             return await self._cut(response, b"")
         if answer.gate is not None and sent and answer.gate_after >= sent:
             await answer.gate._pass(self._log.changed)
-        received.output_tokens = generation.output_tokens
+        received.output_tokens = self.invoiced(generation.output_tokens)
         received.completed = True
         await response.write_eof(bytes(pending))
         return response

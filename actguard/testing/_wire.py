@@ -6,6 +6,7 @@ Nothing here waits or touches a socket: an operation says what to send, the serv
 from __future__ import annotations
 
 import json
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from actguard.testing.received import Platform, Provider
 CREATED = 1_750_000_000
 """The time that answers carry, in epoch seconds: always the same, as everything here."""
 KEPT_OBJECTS = 1_000
+DIMENSIONS = 16
+"""Of embeddings, where the request does not say."""
 
 
 def dumps(value: object) -> bytes:
@@ -53,6 +56,12 @@ class Whole:
     def of(cls, value: object, status: int = 200) -> Whole:
         """A JSON answer."""
         return cls(dumps(value), status)
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """A made-up embedding, always the same for the same text; its numbers are exact as 32-bit floats."""
+    seed = zlib.crc32(text.encode())
+    return [((seed >> index % 24) + index & 255) / 256 - 0.5 for index in range(dimensions)]
 
 
 class Shelf:
@@ -127,6 +136,16 @@ class Operation:
         return str(self.body.get("stream") or "").lower() == "true"
 
     @property
+    def in_pieces(self) -> bool:
+        """The answer goes out in pieces."""
+        return self.stream
+
+    @property
+    def counts_tokens(self) -> bool:
+        """The price depends on tokens, not on seconds, characters or pictures."""
+        return True
+
+    @property
     def output_limit(self) -> int | None:
         """The most tokens of one choice."""
         return None
@@ -148,6 +167,10 @@ class Operation:
     def schema(self) -> Mapping[str, Any] | None:
         """The JSON schema that the answer has to keep to."""
         return None
+
+    def media_tokens(self) -> int:
+        """Input tokens that are not text."""
+        return 0
 
     def default_output_tokens(self) -> int | None:
         """Output of an answer that has no text; None: it has text."""
@@ -180,5 +203,7 @@ def path_value(mapping: object, *path: str) -> Any:
 
 
 def as_limit(value: object) -> int | None:
-    """An output limit as an int, None when the request has none."""
+    """A number of the request as an int, also from the text of a form; None when there is none."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

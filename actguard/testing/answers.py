@@ -146,7 +146,8 @@ class Answer:
     chunks: int | None = None
     """Pieces that a streamed text is cut into; None: one for every four tokens, at most 256."""
     chunk_delay: float = 0.0
-    """Seconds before each piece but the first."""
+    """Seconds before each piece but the first. Without it a stream is sent as fast as it can be, and so is generated
+    far ahead of its reader; set it where a test compares what was read with what was billed."""
     cut_after: int | None = None
     """The connection is lost after this many pieces of a stream; a plain answer is cut in its middle."""
     gate: Gate | None = None

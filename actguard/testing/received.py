@@ -61,6 +61,8 @@ class ReceivedRequest:
     """The most tokens that the request allows one choice to have."""
     status: int | None = None
     """The answer's status; None until it is sent."""
+    billed: bool = False
+    """The call is on the invoice; in tokens only where tokens are what is paid for."""
     input_tokens: int = 0
     """Billed: all input, cache reads and writes included."""
     cached_input_tokens: int = 0
@@ -92,7 +94,7 @@ class Billed:
 
         Example: ``Billed.of(r for r in provider.requests if r.model == "gpt-4o")``.
         """
-        paid = [request for request in requests if request.input_tokens or request.output_tokens]
+        paid = [request for request in requests if request.billed]
         return cls(
             calls=len(paid),
             input_tokens=sum(request.input_tokens for request in paid),
