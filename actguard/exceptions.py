@@ -299,7 +299,8 @@ class BudgetExceededError(ToolGuardError):
     The scope named here is the one that is full. USD are dollars, tokens are input plus output, cost is in cost
     units (CU). ``response`` is the paid answer of the call that crossed the limit (what the SDK method would have
     returned), ``partial`` the text received of a stream that was cut; both are None when a call was refused before
-    it was sent. ``held`` says what calls under way may still use, when that is why. ``origin`` says who decided: this process ("local") or the gateway ("remote").
+    it was sent. ``held`` says what calls under way may still use, when that is why. ``origin`` says who decided:
+    this process ("local") or the gateway ("remote").
     """
 
     code = "budget.limit_exceeded"
