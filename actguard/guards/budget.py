@@ -314,18 +314,21 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         stream: bool = False,
         estimate: Usage,
         output_limit: int | None = None,
+        refusable: bool = True,
     ) -> Ticket:
         """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
 
         ``estimate`` has the input tokens as the request shows them; the output to expect is the request's own
-        ``output_limit`` or what this model used to put out, whichever is smaller.
+        ``output_limit`` or what this model used to put out, whichever is smaller. A call that is not ``refusable``
+        (fetching an answer that is paid already) is admitted by a full scope too.
 
         Raises:
             BudgetExceededError: this scope or one around it is full, with what other calls under way may still use.
             GuardError: the model has no price and ``on_unpriced="raise"``.
         """
         parts, tree = self._parts, self.tree
-        parts.refuse_unpriced(provider, model)
+        if refusable:
+            parts.refuse_unpriced(provider, model)
         expected = parts.history.expected(provider, model, output_limit)
         estimate = _with_output(estimate, expected)
         usd = parts.prices.price(provider, model, estimate) or ZERO
@@ -344,6 +347,9 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         )
         with tree.lock:
             full = ledger.admit(self.account, hold)
+            if full is not None and not refusable:
+                ledger.rehold(self.account, ledger.NOTHING, hold)
+                full = None
             if full is None:
                 tree.open_calls.add(ticket)
         if full is not None:
