@@ -80,7 +80,7 @@ class Bus:
 
     def _find_route(self, kind: type[Event]) -> tuple[Subscription[Any] | Handler, ...]:
         with self._lock:
-            route = tuple(taker for taker in self._takers if issubclass(kind, taker.kinds))
+            route = tuple(taker for taker in self._takers if _takes(taker.kinds, kind))
             self._routes[kind] = route
         return route
 
@@ -110,7 +110,7 @@ class Bus:
     @overload
     def subscribe(self, *kinds: type[Event], queue_size: int | None = None) -> Subscription[Event]: ...
     def subscribe(self, *kinds: type[Event], queue_size: int | None = None) -> Subscription[Any]:
-        """A subscription to the given event classes (and their subclasses); to all when none is named.
+        """A subscription to the given event classes (and their subclasses); to all but requests when none is named.
 
         Enter it with ``async with`` on asyncio or trio and read it with ``async for``, or with ``with`` and ``for``
         in scripts and threads. It holds up to ``queue_size`` unread events, then the newest are dropped and counted.
@@ -192,6 +192,10 @@ class Bus:
         """True when somebody answers requests of this class."""
         return kind in self._answerers
 
+    def concerns(self, kind: type[Request]) -> bool:
+        """True when somebody answers or watches requests of this class: only then is one worth building."""
+        return kind in self._answerers or self.wants(kind)
+
     async def ask(self, request: Request, timeout: float | None = None) -> Any:
         """The verdict on ``request``, or `NOBODY`, without waiting, when no one answers its class.
 
@@ -255,6 +259,13 @@ class Bus:
         """How many subscriptions and how many handlers there are."""
         handlers = sum(isinstance(taker, Handler) for taker in self._takers)
         return len(self._takers) - handlers, handlers
+
+
+def _takes(wanted: tuple[type[Event], ...], kind: type[Event]) -> bool:
+    """Requests carry what is meant for the one who decides: they go only to those who name a request class."""
+    if issubclass(kind, Request):
+        wanted = tuple(each for each in wanted if issubclass(each, Request))
+    return issubclass(kind, wanted)
 
 
 async def _answer(request: Request, reply: Reply[Any], function: Answer, undo: Undo | None) -> None:

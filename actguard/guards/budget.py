@@ -185,10 +185,10 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
 
     async def _open(self, run: Run, tree: Tree) -> None:
         bus = self._parts.bus
-        if bus.answers(SettleRequested):
+        if bus.concerns(SettleRequested):
             tree.entries = []
         try:
-            verdict = await self._reserve(run) if bus.answers(ReserveRequested) else NOBODY
+            verdict = await self._reserve(run) if bus.concerns(ReserveRequested) else NOBODY
         except BaseException as error:
             with run.lock:
                 run.tree = None
@@ -229,7 +229,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         context.root_closed(tree)
         tree.close_books(None)
         bus = self._parts.bus
-        if not bus.answers(SettleRequested):
+        if not bus.concerns(SettleRequested):
             return
         with tree.lock:
             entries, tree.entries = tuple(tree.entries or ()), None
