@@ -6,10 +6,11 @@ likewise. Every fetch of a finished answer shows the same usage once more.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from actguard.locks import SettlingLock
 
 REMEMBERED = 10_000
 """How many answer ids a client remembers; the oldest are forgotten first."""
@@ -21,7 +22,7 @@ class CountedAnswers:
     __slots__ = ("_lock", "_tickets")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = SettlingLock()
         self._tickets: OrderedDict[str, Any] = OrderedDict()
 
     def claim(self, answer_id: str, ticket: Any) -> Any:
@@ -39,7 +40,7 @@ class CountedAnswers:
 
 
 _answers: WeakKeyDictionary[Any, CountedAnswers] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = SettlingLock()
 
 
 def answers_of(budget: Any) -> CountedAnswers:

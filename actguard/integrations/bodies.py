@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from actguard.integrations.metering import Outcome, Settlement
 from actguard.integrations.sse import EventReader
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
+from actguard.locks import when_safe
 
 KEPT_BYTES = 32 * 2**20
 """The longest body that is kept to read its usage block and to hand it over with a crossing."""
@@ -131,7 +132,7 @@ class _Dropped:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # interpreter shutdown: modules may be gone
-            self._meter.closed()
+            when_safe(self._meter.closed)
 
 
 def meter_body(response: Any, reader: BodyReader, settlement: Settlement, subject: object) -> None:

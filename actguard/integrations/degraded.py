@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 
 from actguard.exceptions import ActGuardMonitoringWarning, MonitoringDegradedError
+from actguard.locks import SettlingLock
 
 logger = logging.getLogger("actguard.integrations")
 
 _reported: set[tuple[str, str, str]] = set()
-_lock = threading.Lock()
+_lock = SettlingLock()
 
 
 def report(operation: str, provider: str, problem: BaseException) -> None:

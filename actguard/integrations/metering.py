@@ -20,137 +20,31 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
-from actguard.context import _Process, active_budget, note_uncounted_call
-from actguard.exceptions import BudgetExceededError
-from actguard.integrations.answers import CountedAnswers, answers_of
+from actguard.context import _Process, active_budget, current_tool, note_uncounted_call
+from actguard.guards.budget import BudgetGuard
+from actguard.guards.charging import Ticket
+from actguard.integrations.answers import answers_of
 from actguard.integrations.degraded import report
-from actguard.money.usage import Usage
+from actguard.integrations.settlement import FREE, Bill, Deferred, Outcome, Request, Settlement, Unknown
+from actguard.rules.ledger import NOTHING
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a request says about its cost before it is sent."""
-
-    model: str
-    """The model as the provider will read it; ``"unknown"`` when the request does not name one."""
-    api: str
-    """Which API: ``"chat.completions"``, ``"messages"``, ``"generate_content"`` …"""
-    stream: bool = False
-    estimate: Usage = Usage()  # noqa: RUF009  frozen
-    """The input as estimated from the body; its output is not looked at."""
-    output_limit: int | None = None
-    """The most output tokens that the provider will generate for this request; None: it names no limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What one call did cost, read from its answer."""
-
-    usage: Usage
-    model: str | None = None
-    """The model that answered, when the answer names it."""
-    provider: str | None = None
-    """The provider that answered, when it is another one than was asked."""
-    context: Mapping[str, str] | None = None
-    """Price context: ``{"service_tier": "flex"}``, ``{"processing": "batch"}``, ``{"speed": "fast"}``."""
-    estimated: bool = False
-    """The usage is not the provider's own and final figure."""
-    id: str | None = None
-    """The answer's id, when the same answer can be fetched again: it is then charged once per id and client."""
-
-
-class Unknown(NamedTuple):
-    """A failed call that was sent: the provider may have billed it, and nobody can say how much."""
-
-    attempts: int = 1
-    """How many times it was sent: an SDK that retries a timeout may be billed for each."""
-
-
-Outcome = Bill | Unknown | None
-"""What a failed call cost: a known amount, an unknown one, or nothing (None)."""
-
-FREE: None = None
-"""Nothing was billed: an error status, a connection that never stood, a request that was not sent."""
-
-
-class Settlement:
-    """How one admitted call ends. Streams outlive their call and hold on to this.
-
-    All methods are thread-safe, cheap, never suspend and never raise, and may be called from ``__del__``. The first
-    one that settles wins; only an exact charge after an estimated one still counts, and corrects it.
-    """
-
-    __slots__ = ("_answers", "_error", "_ticket")
-
-    def __init__(self, ticket: Any, answers: CountedAnswers) -> None:
-        self._ticket = ticket
-        self._answers = answers
-        self._error: BudgetExceededError | None = None
-
-    @property
-    def settled(self) -> bool:
-        """True once something was charged or the hold was given back."""
-        return bool(self._ticket.settled)
-
-    def charge(self, bill: Bill) -> None:
-        """Charge what the call did cost. An answer that was counted before under the same id costs nothing again."""
-        ticket = self._ticket if bill.id is None else self._answers.claim(bill.id, self._ticket)
-        if ticket is None:
-            self._ticket.release()
-            return
-        if ticket is not self._ticket:
-            self._ticket.release()
-            self._ticket = ticket
-        error = ticket.charge(
-            bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
-        )
-        if bill.id is not None and not bill.estimated:
-            self._answers.counted(bill.id)
-        self._error = error or self._error
-
-    def unknown(self, attempts: int = 1) -> None:
-        """The call was sent and nobody can say what it used: charge the estimate, once per attempt."""
-        self._error = self._ticket.charge_estimate(attempts) or self._error
-
-    def release(self) -> None:
-        """Nothing was billed: give the hold back."""
-        self._ticket.release()
-
-    def defer(self, answer_id: str) -> None:
-        """The answer will be generated in the background: its usage comes with a later call that has this id.
-
-        The hold stays until then, and becomes an estimated charge when the scope ends first.
-        """
-        ticket = self._answers.claim(answer_id, self._ticket)
-        if ticket is not self._ticket:
-            self._ticket.release()
-
-    def settle(self, outcome: Outcome) -> None:
-        """Charge a failed call's `Outcome`."""
-        if outcome is None:
-            self.release()
-        elif isinstance(outcome, Bill):
-            self.charge(outcome)
-        else:
-            self.unknown(outcome.attempts)
-
-    def watch(self, so_far: Callable[[], Usage]) -> None:
-        """Say where the scope can ask, when it ends first, what a stream has used so far."""
-        self._ticket.watch(so_far)
-
-    def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
-        """Has a running stream reached a limit? And how many output tokens later to ask again."""
-        error, tokens = self._ticket.check(so_far)
-        return error, tokens
-
-    def take_error(self) -> BudgetExceededError | None:
-        """The crossing to raise, at most once: who takes it sets ``.response`` or ``.partial`` and raises it."""
-        error, self._error = self._error, None
-        return error
+__all__ = [
+    "FREE",
+    "Bill",
+    "Deferred",
+    "Exchange",
+    "OpenExchange",
+    "Outcome",
+    "Request",
+    "Settlement",
+    "Switch",
+    "Unknown",
+    "async_hook",
+    "sync_hook",
+]
 
 
 class Exchange(ABC):
@@ -161,6 +55,9 @@ class Exchange(ABC):
     """
 
     provider: str = "unknown"
+    """Who answers, unless ``base_url`` says that it is somebody else."""
+    base_url: str | None = None
+    """Where the client sends its requests: a compatible server of another provider is known by its host."""
     refusable: bool = True
     """False for calls that may carry a bill but must work over budget (fetching a finished answer)."""
 
@@ -246,46 +143,62 @@ class Call:
         return result
 
 
-def admit(
-    budget: Any, open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Call | None:
-    """Admit one call of an SDK's method to ``budget``; None when it is free.
+def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
+    """The exchange for a call of an SDK's method; None when it is free."""
+    try:
+        return open_exchange(client, args, kwargs)
+    except Exception as problem:  # noqa: BLE001  a request that cannot be read is the SDK's to judge
+        report("read a request", "the provider", problem)
+        return None
+
+
+def admit(budget: BudgetGuard, exchange: Exchange) -> Call:
+    """Admit a call to ``budget``, whose prices are loaded.
 
     Raises:
         BudgetExceededError: a scope in the chain is full.
         GuardError: the model has no price and the client says ``on_unpriced="raise"``.
     """
     try:
-        exchange = open_exchange(client, args, kwargs)
-    except Exception as problem:  # noqa: BLE001  a request that cannot be read is the SDK's to judge
-        report("read a request", "the provider", problem)
-        return None
-    if exchange is None:
-        return None
-    try:
         request = exchange.request()
     except Exception as problem:  # noqa: BLE001  the answer will still say what it cost
         report("read a request", exchange.provider, problem)
         request = Request(model="unknown", api="unknown")
-    ticket = budget.admit(
-        provider=exchange.provider,
+    provider = budget.prices.provider_for_url(exchange.base_url, exchange.provider)
+    ticket = _admitted(budget, provider, request) if exchange.refusable else _let_through(budget, provider, request)
+    return Call(exchange, Settlement(ticket, answers_of(budget)))
+
+
+def _admitted(budget: BudgetGuard, provider: str, request: Request) -> Ticket:
+    return budget.admit(
+        provider=provider,
         model=request.model,
         api=request.api,
         stream=request.stream,
         estimate=request.estimate,
         output_limit=request.output_limit,
-        refusable=exchange.refusable,
     )
-    return Call(exchange, Settlement(ticket, answers_of(budget)))
+
+
+def _let_through(budget: BudgetGuard, provider: str, request: Request) -> Ticket:
+    """A ticket without a hold, for a call that works over budget too."""
+    return Ticket(
+        budget.tree,
+        budget.account,
+        provider=provider,
+        model=request.model,
+        api=request.api,
+        stream=request.stream,
+        estimate=request.estimate,
+        hold=NOTHING,
+        scope_name=budget.name,
+        tool_name=current_tool.get(),
+    )
 
 
 def note_if_billable(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """A call found no scope while one is open elsewhere: have it reported when it is a billable one."""
-    try:
-        exchange = open_exchange(client, args, kwargs)
-    except Exception as problem:  # noqa: BLE001  outside a scope the SDK works as if it were not patched
-        report("read a request", "the provider", problem)
-        return
+    exchange = opened(open_exchange, client, args, kwargs)
     if exchange is not None and exchange.refusable:
         note_uncounted_call(exchange.provider)
 
@@ -302,8 +215,11 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
             if _Process.open_roots and switch.applied:
                 note_if_billable(open_exchange, client, args, kwargs)
             return original(client, *args, **kwargs)
-        if (call := admit(budget, open_exchange, client, args, kwargs)) is None:
+        if (exchange := opened(open_exchange, client, args, kwargs)) is None:
             return original(client, *args, **kwargs)
+        if not budget.ready:
+            budget.wait_ready()
+        call = admit(budget, exchange)
         while True:
             try:
                 result = original(client, *call.args, **call.kwargs)
@@ -327,8 +243,11 @@ def async_hook(
             if _Process.open_roots and switch.applied:
                 note_if_billable(open_exchange, client, args, kwargs)
             return await original(client, *args, **kwargs)
-        if (call := admit(budget, open_exchange, client, args, kwargs)) is None:
+        if (exchange := opened(open_exchange, client, args, kwargs)) is None:
             return await original(client, *args, **kwargs)
+        if not budget.ready:
+            await budget.await_ready()
+        call = admit(budget, exchange)
         while True:
             try:
                 result = await original(client, *call.args, **call.kwargs)

@@ -1,7 +1,203 @@
-"""The OpenAI SDK: what is billable and how its answers are read. (Being written.)"""
+"""The OpenAI SDK (1.76 and later, Azure and compatible servers included): where to hook it, what its calls cost.
+
+Every call of every resource goes through the client's ``request``. It is billed by its path:
+
+    POST of an API that generates      admitted, refused over budget      `OpenAIExchange`
+    GET of a background answer         charged once per id, never blocked `FetchExchange`
+    any other POST                     charged if the answer has usage    `UnknownExchange`
+    everything else                    free
+"""
 
 from __future__ import annotations
 
-from actguard.integrations.patching import TargetsOf
+from collections.abc import Iterable
+from functools import cached_property, partial
+from types import ModuleType
+from typing import Any
 
-MODULES: dict[str, TargetsOf] = {}
+from actguard.integrations.metering import (
+    FREE,
+    Bill,
+    Deferred,
+    Exchange,
+    Outcome,
+    Request,
+    Unknown,
+    async_hook,
+    sync_hook,
+)
+from actguard.integrations.openai_request import (
+    billed_api,
+    fetched_api,
+    input_estimate,
+    is_free,
+    output_estimate,
+    output_limit,
+    spoken,
+)
+from actguard.integrations.openai_streams import ChatReader, MediaReader, OpenAIReader, ResponsesReader, RunReader
+from actguard.integrations.openai_usage import PENDING, bill_of, field
+from actguard.integrations.patching import Target, TargetsOf
+from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of
+from actguard.integrations.streams import StreamReader
+from actguard.money.usage import Usage
+
+_DEFAULT_MODELS = {"images": "dall-e-2"}
+
+_without_stream_options: set[str] = set()
+"""Base URLs of servers that reject ``stream_options``: they are not asked again."""
+
+
+def provider_of(client: Any) -> str:
+    """Who answers a client, as far as its class says; its base URL may say more."""
+    return "azure" if is_a(client, "BaseAzureClient", "AzureOpenAI", "AsyncAzureOpenAI") else "openai"
+
+
+class OpenAIExchange(StainlessExchange):
+    """One call that is billed when it is answered."""
+
+    def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
+        super().__init__(client, args, kwargs)
+        self.provider = provider_of(client)
+        self.api = api
+        self._before_injection: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    @cached_property
+    def estimate(self) -> Usage:
+        """The input, estimated."""
+        return input_estimate(self.api, self.options, self.body)
+
+    def request(self) -> Request:
+        body = self.body
+        request = Request(
+            model=body.get("model") or _DEFAULT_MODELS.get(self.api, "unknown"),
+            api=self.api,
+            stream=self.streams,
+            estimate=self.estimate,
+            output_limit=output_limit(self.api, body),
+        )
+        self.see_parsed_answers()
+        if self.api in ("chat.completions", "completions") and self.streams and not self.raw:
+            self._ask_for_usage()
+        return request
+
+    def resend(self, error: BaseException) -> bool:
+        if self._before_injection is None or getattr(error, "status_code", None) not in (400, 422):
+            return False
+        if "stream_options" not in f"{error} {getattr(error, 'body', '')}":
+            return False
+        self.args, self.kwargs = self._before_injection
+        self._before_injection = None
+        _without_stream_options.add(str(self.base_url))
+        return True
+
+    def bill(self, answer: Any) -> Bill | None:
+        return bill_of(answer)
+
+    def without_usage(self, answer: Any) -> Outcome:
+        answer_id = field(answer, "id")
+        if isinstance(answer_id, str) and field(answer, "status") in PENDING:
+            return Deferred(answer_id)
+        if self.api == "audio.speech":
+            usage, estimated = spoken(self.body)
+            return Bill(usage, estimated=estimated)
+        if answer is None:
+            return Unknown()
+        usage = self.estimate + Usage(output_tokens=output_estimate(self.api, answer))
+        return Bill(usage, model=field(answer, "model"), estimated=True)
+
+    def reader(self) -> StreamReader:
+        match self.api:
+            case "chat.completions" | "completions":
+                return ChatReader(self.estimate, injected=self._before_injection is not None)
+            case "threads.runs":
+                return RunReader(self.estimate)
+            case "responses" | "responses.compact":
+                return ResponsesReader(self.estimate)
+            case _:
+                return MediaReader(self.estimate)
+
+    def _ask_for_usage(self) -> None:
+        """Have the stream report its usage, whatever other stream options the caller set."""
+        asked = self.body.get("stream_options") or {}
+        if asked.get("include_usage") or str(self.base_url) in _without_stream_options:
+            return
+        self._before_injection = self.args, self.kwargs
+        options = self.options
+        extra = options.extra_json
+        self.replace_options(
+            json_data={**options.json_data, "stream_options": {**asked, "include_usage": True}},
+            extra_json=extra and {name: value for name, value in extra.items() if name != "stream_options"},
+        )
+
+
+class FetchExchange(StainlessExchange):
+    """A request whose answer may be one that was generated in the background. It costs nothing by itself."""
+
+    refusable = False
+
+    def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
+        super().__init__(client, args, kwargs)
+        self.provider = provider_of(client)
+        self.api = api
+
+    def request(self) -> Request:
+        return Request(model="unknown", api=self.api, stream=self.streams)
+
+    def failure(self, error: BaseException) -> Outcome:
+        return FREE
+
+    def bill(self, answer: Any) -> Bill | None:
+        return bill_of(answer)
+
+    def without_usage(self, answer: Any) -> Outcome:
+        answer_id = field(answer, "id")
+        if isinstance(answer_id, str) and field(answer, "status") in ("failed", "cancelled", "expired"):
+            return Bill(Usage(), id=answer_id)  # it came to nothing: give back what was held for it
+        return FREE
+
+    def reader(self) -> StreamReader:
+        return RunReader(Usage()) if self.api == "threads.runs" else ResponsesReader(Usage())
+
+
+class UnknownExchange(FetchExchange):
+    """A POST that nobody knows to be billable or free: it is not refused, and charged when its answer has usage."""
+
+    def request(self) -> Request:
+        return Request(model=self.body.get("model") or "unknown", api=self.api, stream=self.streams)
+
+    def reader(self) -> StreamReader:
+        return _UnknownReader(Usage())
+
+
+class _UnknownReader(OpenAIReader):
+    """Any stream of events, one of which may have usage."""
+
+    def feed(self, item: Any) -> bool:
+        self._final = bill_of(item) or bill_of(field(item, "response")) or self._final
+        return True
+
+    def bill(self, complete: bool) -> Outcome:
+        return self._final
+
+
+def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
+    """An exchange for a call of the client's ``request``; None when it is free."""
+    options = options_of(args, kwargs)
+    method, path = options.method.lower(), path_of(options)
+    if method == "post" and (api := billed_api(path)) is not None:
+        return OpenAIExchange(client, args, kwargs, api)
+    if method in ("get", "post") and (api := fetched_api(method, path)) is not None:
+        return FetchExchange(client, args, kwargs, api)
+    return None if is_free(method, path) else UnknownExchange(client, args, kwargs, path)
+
+
+def _targets(module: ModuleType) -> Iterable[Target]:
+    return (
+        Target(module.SyncAPIClient, "request", partial(sync_hook, open_exchange=open_exchange)),
+        Target(module.AsyncAPIClient, "request", partial(async_hook, open_exchange=open_exchange)),
+    )
+
+
+MODULES: dict[str, TargetsOf] = {"openai._base_client": _targets}
+"""The modules of the SDK to patch, and what to wrap in them."""

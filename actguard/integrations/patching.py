@@ -16,12 +16,16 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from actguard.integrations.degraded import report
+from actguard.integrations.metering import Switch
 
-Wrap = Callable[[Any, "PatchSet"], Any]
-"""The original function and its patch set → the function that takes its place. It looks at the set's ``applied``."""
+
+class Wrap(Protocol):
+    """Makes the function that takes the original's place. ``switch.applied`` says whether it is on."""
+
+    def __call__(self, original: Any, *, switch: Switch) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class PatchSet:
         if any(patch.owner is target.owner and patch.name == target.name for patch in self._patches):
             return
         original = target.owner.__dict__[target.name]
-        replacement = target.wrap(original, self)
+        replacement = target.wrap(original, switch=self)
         setattr(target.owner, target.name, replacement)
         self._patches.append(_Patch(target.owner, target.name, original, replacement))
 

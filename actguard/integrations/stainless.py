@@ -43,6 +43,7 @@ class StainlessExchange(Exchange):
 
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(client, args, kwargs)
+        self.base_url = str(client.base_url)
         self._parsed: Any = None
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 from actguard.exceptions import BudgetExceededError
 from actguard.integrations.degraded import report
 from actguard.integrations.metering import Bill, Outcome, Settlement, Unknown
+from actguard.locks import when_safe
 from actguard.money.usage import Usage
 
 NEVER = 2**62
@@ -176,7 +177,7 @@ class _Metered:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # interpreter shutdown: modules may be gone
-            self._meter.closed()
+            when_safe(self._meter.closed)
 
 
 class MeteredIterator(_Metered):

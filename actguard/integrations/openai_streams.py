@@ -1,0 +1,154 @@
+"""Reading OpenAI's streams along: from the SDK's typed events, or from their parsed JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.metering import Bill, Outcome
+from actguard.integrations.openai_usage import bill_of, field, fields_of
+from actguard.integrations.streams import StreamReader
+from actguard.money.usage import Usage
+
+_RUN_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
+
+
+class OpenAIReader(StreamReader):
+    """What the readers share: counting what arrives, and the bill when the provider's own figure is missing."""
+
+    def __init__(self, estimate: Usage) -> None:
+        """``estimate`` is the input as estimated from the request."""
+        self._input = estimate
+        self._text: list[str] = []
+        self._size = 0
+        self._pieces = 0
+        self._final: Bill | None = None
+        self._model: str | None = None
+        self._id: str | None = None
+
+    def add(self, piece: str, shown: bool = False) -> None:
+        """Count a piece of output; ``shown``: it is text of the answer."""
+        self._size += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+        self._pieces += 1
+        self.output_seen = max(self._pieces, self._size // BYTES_PER_TOKEN)
+        if shown:
+            self._text.append(piece)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    def bill(self, complete: bool) -> Outcome:
+        return self._final if self._final is not None else self.estimated()
+
+    def estimated(self) -> Bill:
+        """The input as estimated, and the output that arrived."""
+        usage = self._input + Usage(output_tokens=self.output_seen)
+        return Bill(usage, model=self._model, estimated=True, id=self._id)
+
+
+class ChatReader(OpenAIReader):
+    """Chat completions and legacy completions: usage comes in an extra chunk behind the last choice.
+
+    ``injected``: it comes because we asked for it, and the caller must not see that chunk.
+    """
+
+    def __init__(self, estimate: Usage, injected: bool = False) -> None:
+        super().__init__(estimate)
+        self._injected = injected
+        self._is_last = False
+
+    def feed(self, item: Any) -> bool:
+        chunk = fields_of(item)
+        if self._model is None:
+            self._model = chunk.get("model") or None
+        choices = chunk.get("choices") or ()
+        if chunk.get("usage") is not None:
+            self._final = bill_of(chunk)
+            self._is_last = not choices
+            if self._is_last and self._injected:
+                return False
+        for choice in choices:
+            self._read_choice(fields_of(choice))
+        return True
+
+    def bill(self, complete: bool) -> Outcome:
+        if self._final is not None and (complete or self._is_last):
+            return self._final
+        if self._final is not None:  # a server that reports usage in every chunk: what was used up to here
+            return Bill(self._final.usage, model=self._model, estimated=True)
+        return self.estimated()
+
+    def _read_choice(self, choice: Any) -> None:
+        shown = not choice.get("index")
+        if isinstance(text := choice.get("text"), str) and text:  # a legacy completion
+            self.add(text, shown)
+        delta = choice.get("delta")
+        if delta is None:
+            return
+        delta = fields_of(delta)
+        if content := delta.get("content"):
+            self.add(content, shown)
+        elif delta.get("tool_calls"):
+            for call in delta["tool_calls"]:
+                function = fields_of(fields_of(call).get("function"))
+                self._add_others(function)
+        else:
+            self._add_others(delta)
+
+    def _add_others(self, fields: Any) -> None:
+        """Refusals, function calls, and the reasoning that compatible servers show under names of their own."""
+        for name, value in fields.items():
+            if isinstance(value, str) and value and name != "role":
+                self.add(value)
+            elif name in ("function_call", "audio") and value is not None:
+                self._add_others({key: text for key, text in fields_of(value).items() if key not in ("id", "data")})
+
+
+class ResponsesReader(OpenAIReader):
+    """The Responses API: usage is in the last event, which carries the whole response."""
+
+    def feed(self, item: Any) -> bool:
+        event = fields_of(item)
+        kind = event.get("type")
+        if not isinstance(kind, str):
+            return True
+        if kind.endswith(".delta"):
+            delta = event.get("delta")
+            if isinstance(delta, str) and delta and kind != "response.audio.delta":
+                self.add(delta, kind == "response.output_text.delta")
+        elif (response := event.get("response")) is not None:
+            self._id = field(response, "id") or self._id
+            self._model = field(response, "model") or self._model
+            self._final = bill_of(response)
+        return True
+
+
+class MediaReader(OpenAIReader):
+    """Streamed images, transcriptions and speech: usage is in the last event."""
+
+    def feed(self, item: Any) -> bool:
+        event = fields_of(item)
+        if event.get("usage") is not None:
+            self._final = bill_of(event)
+        elif isinstance(delta := event.get("delta"), str) and delta:
+            self.add(delta, shown=True)
+        return True
+
+
+class RunReader(OpenAIReader):
+    """An assistant's run: usage is in the event that ends the run, which may come in a later stream."""
+
+    def feed(self, item: Any) -> bool:
+        data = field(item, "data") or item
+        kind = field(data, "object")
+        if kind == "thread.run":
+            self._id = field(data, "id") or self._id
+            self._model = field(data, "model") or self._model
+            if field(data, "status") in _RUN_ENDED:
+                self._final = bill_of(data)
+        elif kind == "thread.message.delta":
+            for part in field(field(data, "delta"), "content") or ():
+                if isinstance(text := field(field(part, "text"), "value"), str):
+                    self.add(text, shown=True)
+        return True

@@ -1,0 +1,143 @@
+"""What a provider call says it costs, and how it ends: charged once, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from actguard.exceptions import BudgetExceededError
+from actguard.guards.charging import Ticket
+from actguard.integrations.answers import CountedAnswers
+from actguard.money.usage import Usage
+
+
+class Deferred(NamedTuple):
+    """The answer is generated in the background: its usage comes with a later call that names this id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request says about its cost before it is sent."""
+
+    model: str
+    """The model as the provider will read it; ``"unknown"`` when the request does not name one."""
+    api: str
+    """Which API: ``"chat.completions"``, ``"messages"``, ``"generate_content"`` …"""
+    stream: bool = False
+    estimate: Usage = Usage()  # noqa: RUF009  it is frozen
+    """The input as estimated from the body; its output is not looked at."""
+    output_limit: int | None = None
+    """The most output tokens that the provider will generate for this request; None: it names no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one call did cost, read from its answer."""
+
+    usage: Usage
+    model: str | None = None
+    """The model that answered, when the answer names it."""
+    provider: str | None = None
+    """The provider that answered, when it is another one than was asked."""
+    context: Mapping[str, str] | None = None
+    """Price context: ``{"service_tier": "flex"}``, ``{"processing": "batch"}``, ``{"speed": "fast"}``."""
+    estimated: bool = False
+    """The usage is not the provider's own and final figure."""
+    id: str | None = None
+    """The answer's id, when the same answer can be fetched again: it is then charged once per id and client."""
+
+
+class Unknown(NamedTuple):
+    """A failed call that was sent: the provider may have billed it, and nobody can say how much."""
+
+    attempts: int = 1
+    """How many times it was sent: an SDK that retries a timeout may be billed for each."""
+
+
+Outcome = Bill | Unknown | Deferred | None
+"""What a call cost: a known amount, an unknown one, one that is still to come, or nothing (None)."""
+
+FREE: None = None
+"""Nothing was billed: an error status, a connection that never stood, a request that was not sent."""
+
+
+class Settlement:
+    """How one admitted call ends. Streams outlive their call and hold on to this.
+
+    All methods are thread-safe, cheap, never suspend and never raise, and may be called from ``__del__``. The first
+    one that settles wins; only an exact charge after an estimated one still counts, and corrects it.
+    """
+
+    __slots__ = ("_answers", "_error", "_ticket")
+
+    def __init__(self, ticket: Ticket, answers: CountedAnswers) -> None:
+        self._ticket = ticket
+        self._answers = answers
+        self._error: BudgetExceededError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """True once something was charged or the hold was given back."""
+        return bool(self._ticket.settled)
+
+    def charge(self, bill: Bill) -> None:
+        """Charge what the call did cost. An answer that was counted before under the same id costs nothing again."""
+        ticket = self._ticket if bill.id is None else self._answers.claim(bill.id, self._ticket)
+        if ticket is None:
+            self._ticket.release()
+            return
+        if ticket is not self._ticket:
+            self._ticket.release()
+            self._ticket = ticket
+        error = ticket.charge(
+            bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
+        )
+        if bill.id is not None and not bill.estimated:
+            self._answers.counted(bill.id)
+        self._error = error or self._error
+
+    def unknown(self, attempts: int = 1) -> None:
+        """The call was sent and nobody can say what it used: charge the estimate, once per attempt."""
+        self._error = self._ticket.charge_estimate(attempts) or self._error
+
+    def release(self) -> None:
+        """Nothing was billed: give the hold back."""
+        self._ticket.release()
+
+    def defer(self, answer_id: str) -> None:
+        """The answer will be generated in the background: its usage comes with a later call that has this id.
+
+        The hold stays until then, and becomes an estimated charge when the scope ends first.
+        """
+        ticket = self._answers.claim(answer_id, self._ticket)
+        if ticket is not self._ticket:
+            self._ticket.release()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Settle with whatever the call did cost."""
+        match outcome:
+            case None:
+                self.release()
+            case Bill():
+                self.charge(outcome)
+            case Deferred():
+                self.defer(outcome.id)
+            case Unknown():
+                self.unknown(outcome.attempts)
+
+    def watch(self, so_far: Callable[[], Usage]) -> None:
+        """Say where the scope can ask, when it ends first, what a stream has used so far."""
+        self._ticket.watch(so_far)
+
+    def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
+        """Has a running stream reached a limit? And how many output tokens later to ask again."""
+        error, tokens = self._ticket.check(so_far)
+        return error, tokens
+
+    def take_error(self) -> BudgetExceededError | None:
+        """The crossing to raise, at most once: who takes it sets ``.response`` or ``.partial`` and raises it."""
+        error, self._error = self._error, None
+        return error
