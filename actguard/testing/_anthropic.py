@@ -84,6 +84,11 @@ class Messages(AnthropicOperation):
             return "application/vnd.amazon.eventstream"
         return super().stream_type
 
+    def further_input_tokens(self) -> int:
+        """A thread that is continued is input again, though its request holds the new messages only."""
+        previous = path_value(self.body, "thread", "previous_message_id")
+        return self.call.shelf.get(str(previous)) or 0
+
     def schema(self) -> Mapping[str, Any] | None:
         formats = (path_value(self.body, "output_config", "format"), self.body.get("output_format"))
         return next((each["schema"] for each in formats if isinstance(each, Mapping) and "schema" in each), None)
@@ -125,8 +130,11 @@ class Messages(AnthropicOperation):
 
     def message(self, generation: Generation, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
         """The message object."""
+        message_id = f"msg_{generation.number:06d}"
+        if "thread" in self.body:
+            self.call.shelf.put(message_id, generation.total_tokens)
         return {
-            "id": f"msg_{generation.number:06d}",
+            "id": message_id,
             "type": "message",
             "role": "assistant",
             "model": generation.model,

@@ -146,7 +146,7 @@ class Transcriptions(OpenAIOperation):
     def prompt(self) -> object:
         return self.body.get("prompt")
 
-    def media_tokens(self) -> int:
+    def further_input_tokens(self) -> int:
         return max(round(self.seconds * AUDIO_TOKENS_PER_SECOND), 1)
 
     def usage(self, generation: Generation) -> Mapping[str, Any] | None:
@@ -156,7 +156,7 @@ class Transcriptions(OpenAIOperation):
             return answer.raw_usage
         if not self.counts_tokens:
             return {"type": "duration", "seconds": self.seconds}
-        audio = min(self.media_tokens(), generation.input_tokens)
+        audio = min(self.further_input_tokens(), generation.input_tokens)
         details = {"audio_tokens": audio, "text_tokens": generation.input_tokens - audio}
         return {"type": "tokens", **token_usage(generation, details, "input_token_details")}
 

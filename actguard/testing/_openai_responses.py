@@ -52,6 +52,11 @@ class Responses(OpenAIOperation):
     def prompt(self) -> object:
         return [self.body.get(key) for key in ("instructions", "tools", "text", "input")]
 
+    def further_input_tokens(self) -> int:
+        """What the previous response read and wrote is input again."""
+        stored: StoredResponse | None = self.call.shelf.get(str(self.body.get("previous_response_id")))
+        return 0 if stored is None else stored.generation.total_tokens
+
     def schema(self) -> Mapping[str, Any] | None:
         schema: Mapping[str, Any] | None = path_value(self.body, "text", "format", "schema")
         return schema

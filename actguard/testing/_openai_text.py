@@ -48,7 +48,7 @@ class Completions(OpenAIOperation):
     def prompt(self) -> object:
         return [self.body.get("prompt"), self.body.get("suffix")]
 
-    def media_tokens(self) -> int:
+    def further_input_tokens(self) -> int:
         return given_tokens(separate_inputs(self.body.get("prompt")))
 
     def whole(self, generation: Generation) -> Whole:
@@ -94,7 +94,7 @@ class Embeddings(OpenAIOperation):
     def prompt(self) -> object:
         return self.body.get("input")
 
-    def media_tokens(self) -> int:
+    def further_input_tokens(self) -> int:
         return given_tokens(separate_inputs(self.body.get("input")))
 
     def default_output_tokens(self) -> int | None:

@@ -26,6 +26,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER that makes closing a socket send RST instead of FIN."""
 STOP_SECONDS = 5.0
 BACKLOG = 1_024
+LONGEST_BODY = 2**30
 
 
 class LoopbackServer:
@@ -263,9 +264,9 @@ class Exchange:
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
-    """aiohttp's request without its limit of 1 MiB: prompts can be long."""
+    """aiohttp's request with a higher limit than 1 MiB: prompts can be long, recordings too."""
     loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=0)
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LONGEST_BODY)
 
 
 async def _read_body(request: web.BaseRequest) -> tuple[dict[str, Any], Failure | None]:

@@ -168,8 +168,8 @@ class Operation:
         """The JSON schema that the answer has to keep to."""
         return None
 
-    def media_tokens(self) -> int:
-        """Input tokens that are not text."""
+    def further_input_tokens(self) -> int:
+        """Input tokens beside the text of the request: media, and what the provider remembers of a conversation."""
         return 0
 
     def default_output_tokens(self) -> int | None:
