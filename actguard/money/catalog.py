@@ -4,7 +4,7 @@ The import takes about half a second and a hundred megabytes, so it happens once
 needed or, better, in a background thread before that. Three things can go wrong with an import that another thread
 is in the middle of, and each is met here by waiting for it:
 
-- The interpreter exits: a daemon thread that is stopped inside a compiled extension brings the process down.
+- The interpreter exits: a daemon thread that is stopped inside a compiled extension can bring the process down.
 - The process forks: the child would wait forever for import locks whose owner it does not have.
 - The loading thread itself comes back for a price (garbage collection runs finalizers in any thread): it cannot wait
   for itself, and gets no price.
@@ -13,6 +13,7 @@ is in the middle of, and each is met here by waiting for it:
 from __future__ import annotations
 
 import atexit
+import logging  # noqa: F401  has fork handlers as well: they must not be registered while a fork waits for the import
 import os
 import threading
 from collections.abc import Mapping

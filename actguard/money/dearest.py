@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
-from itertools import combinations_with_replacement
 
 from actguard.money.amounts import MONEY, ZERO
 from actguard.money.units import INPUT, OUTPUT, Count, Counts, Dimensions, Rate, Unit
@@ -62,14 +61,13 @@ def _disjoint(whole: Dimensions, parts: Mapping[Dimensions, Decimal]) -> Iterato
 
 
 def _kinds(bucket: Dimensions, parts: Iterable[Dimensions]) -> set[Dimensions]:
-    """What a token of ``bucket`` may be, given the kinds that were reported, alone and in pairs."""
-    reported = list(parts) if _is_cached(bucket) else [kind for kind in parts if not _is_cached(kind)]
-    kinds = {bucket, *(bucket | one | two for one, two in combinations_with_replacement(reported, 2))}
-    return {kind for kind in kinds if len(dict(kind)) == len(kind)}  # a token has one modality and one type
-
-
-def _is_cached(kind: Dimensions) -> bool:
-    return any(name == "token_type" and value.startswith("cache_") for name, value in kind)
+    """What a token of ``bucket`` may be: of any modality and, where the bucket names none, of any type reported."""
+    reported = {item for kind in parts for item in kind}
+    modalities = [{item} for item in reported if item[0] == "modality"]
+    types = [{(name, value)} for name, value in reported if name == "token_type" and not value.startswith("cache_")]
+    if any(name == "token_type" for name, _ in bucket):
+        types = []
+    return {bucket | modality | token_type for modality in [set(), *modalities] for token_type in [set(), *types]}
 
 
 def _excess(whole: Dimensions, parts: Mapping[Dimensions, Decimal]) -> Decimal:
