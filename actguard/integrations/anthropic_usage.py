@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.money.usage import Usage
-
-BYTES_PER_TOKEN = 4
-"""Typical length of a token in UTF-8 bytes, for estimates of text that no counter covers yet."""
 
 _USAGE_FIELDS = (
     "input_tokens",
@@ -165,15 +163,19 @@ class StreamedMessage:
         if kind == "text_delta":
             self._texts.append(text)
 
-    def usage(self) -> Usage | None:
-        """Used so far: exact once complete; before that exact input and output estimated from the text received.
+    @property
+    def counted(self) -> bool:
+        """True once the provider has counted the input."""
+        return self._block.get("input_tokens") is not None
 
-        None before the first event.
-        """
-        if self.complete:
-            return read_usage(self._block)
-        estimate = -(-self._generated_bytes // BYTES_PER_TOKEN)
-        if not self._block and not estimate:
+    @property
+    def output_tokens(self) -> int:
+        """Output so far: exact once complete, before that at least an estimate of the text received."""
+        reported = _count(self._block, "output_tokens")
+        return reported if self.complete else max(reported, -(-self._generated_bytes // BYTES_PER_TOKEN))
+
+    def usage(self) -> Usage | None:
+        """Used so far: exact once complete; before that exact input and estimated output. None: nothing is known."""
+        if not self._block and not self._generated_bytes:
             return None
-        block = {**self._block, "output_tokens": max(_count(self._block, "output_tokens"), estimate)}
-        return read_usage(block)
+        return read_usage({**self._block, "output_tokens": self.output_tokens})

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.money.usage import Usage
-
-BYTES_PER_TOKEN = 4
-"""Typical length of a token in UTF-8 bytes, for estimates of text that no counter covers yet."""
 
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount")
 _MODALITIES = {"AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
@@ -201,6 +199,11 @@ class StreamedContent:
         """The visible text received so far."""
         return "".join(self._texts)
 
+    @property
+    def refused(self) -> bool:
+        """True when the prompt was refused: without counts, that is free."""
+        return self._finished and not self._block and not self._generated_bytes
+
     def feed(self, chunk: object) -> None:
         """Take in one decoded chunk; anything else is ignored."""
         if not isinstance(chunk, Mapping):
@@ -220,6 +223,13 @@ class StreamedContent:
                 self._highest[name] = max(self._highest.get(name, 0), count(block, name))
         self.complete = self._finished
 
+    @property
+    def output_tokens(self) -> int:
+        """Output so far, thoughts included: the highest counts, and at least an estimate of the text received."""
+        highest = self._highest
+        reported = highest.get("candidatesTokenCount", 0) + highest.get("thoughtsTokenCount", 0)
+        return max(reported, -(-self._generated_bytes // BYTES_PER_TOKEN))
+
     def usage(self) -> Usage | None:
         """Used so far: exact once complete, since the last counts replace all before them.
 
@@ -228,10 +238,8 @@ class StreamedContent:
         """
         if self.complete:
             return read_usage(self._block)
-        estimate = -(-self._generated_bytes // BYTES_PER_TOKEN)
-        highest = self._highest
-        written = max(highest.get("candidatesTokenCount", 0), estimate - highest.get("thoughtsTokenCount", 0))
-        return read_usage({**self._block, **highest, "candidatesTokenCount": written})
+        written = self.output_tokens - self._highest.get("thoughtsTokenCount", 0)
+        return read_usage({**self._block, **self._highest, "candidatesTokenCount": written})
 
 
 def _is_finished(chunk: Mapping[str, Any]) -> bool:

@@ -1,0 +1,187 @@
+"""Anthropic: the SDK's own client and those for Bedrock, Vertex and Foundry, sync and async.
+
+One method of the client base sees every call, whole or streamed, parsed or raw, and always as ``/v1/messages`` with
+the model that the user named; the platforms rewrite both later. What is billed there is a message. Counting tokens is
+free, and a batch is billed when it has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage
+from actguard.integrations.bodies import BodyReader
+from actguard.integrations.estimate import IMAGE_TOKENS, text_tokens
+from actguard.integrations.eventstream import EventStreamBodyReader
+from actguard.integrations.metering import Bill, Outcome, Request, Switch, Unknown, async_hook, sync_hook
+from actguard.integrations.patching import Target, TargetsOf
+from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
+from actguard.integrations.stainless import StainlessExchange, options_of, path_of
+from actguard.integrations.streams import StreamReader
+from actguard.money.usage import Usage
+
+PROVIDER = "anthropic"
+PLATFORMS: Mapping[str, str] = {"bedrock": "aws", "vertex": "google", "foundry": "azure"}
+"""Which price list applies on whose platform, by the SDK's package for it. On the remaining ones (Anthropic's own
+platform as sold through AWS and Google Cloud) the models have Anthropic's names and prices."""
+APIS: Mapping[str, str] = {"v1/messages": "messages", "v1/complete": "completions"}
+PROMPT_FIELDS = ("system", "tools", "messages", "prompt")
+EVENT_STREAM = "application/vnd.amazon.eventstream"
+
+
+class AnthropicExchange(StainlessExchange):
+    """One message, asked for and answered."""
+
+    def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
+        super().__init__(client, args, kwargs)
+        self.api = api
+        self.provider = provider_of(client)
+
+    @cached_property
+    def model(self) -> str:
+        """The model as the user names it, with Bedrock's region and version."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) and model else "unknown"
+
+    @cached_property
+    def estimate(self) -> Usage:
+        """The input as estimated from the request."""
+        return estimated_input((self.body.get(name) for name in PROMPT_FIELDS), _media_tokens)
+
+    def request(self) -> Request:
+        self.see_parsed_answers()
+        limit = self.body.get("max_tokens", self.body.get("max_tokens_to_sample"))
+        return Request(
+            model=self.model,
+            api=self.api,
+            stream=self.streams,
+            estimate=self.estimate,
+            output_limit=limit if type(limit) is int and limit > 0 else None,
+        )
+
+    def bill(self, answer: Any) -> Bill | None:
+        block = field(answer, "usage")
+        usage = read_usage(block)
+        if usage is None:
+            return None
+        return Bill(usage, model=self.priced_model(field(answer, "model")), context=price_context(block, self.body))
+
+    def without_usage(self, answer: Any) -> Outcome:
+        text = written_text(answer)
+        if not text:
+            return Unknown()
+        usage = self.estimate + Usage(output_tokens=text_tokens(len(text.encode("utf-8", "replace"))))
+        return Bill(usage, model=self.priced_model(field(answer, "model")), estimated=True)
+
+    def priced_model(self, answered: object) -> str | None:
+        """The model to price: the one that answered, except that Bedrock's answers leave out what sets the price.
+
+        Its prices differ by region, which only the request names; an ARN of the user's own profile names no model.
+        """
+        if self.provider == "aws" and "anthropic." in self.model:
+            return None
+        return answered if isinstance(answered, str) and answered else None
+
+    def reader(self) -> StreamReader:
+        return MessageReader(self)
+
+    def _body_reader(self, response: Any) -> BodyReader:
+        if response.headers.get("content-type", "").partition(";")[0].strip() == EVENT_STREAM:
+            return EventStreamBodyReader(response, self.reader())
+        return super()._body_reader(response)
+
+
+class MessageReader(StreamReader):
+    """Reads a streamed message along."""
+
+    def __init__(self, exchange: AnthropicExchange) -> None:
+        self._exchange = exchange
+        self._message = StreamedMessage()
+
+    @property
+    def text(self) -> str:
+        return self._message.text
+
+    def feed(self, item: Any) -> bool:
+        self._message.feed(item)
+        self.output_seen = max(self.output_seen, self._message.output_tokens)
+        return True
+
+    def bill(self, complete: bool) -> Outcome:
+        exchange, message = self._exchange, self._message
+        usage = message.usage()
+        if usage is None:
+            return Unknown()
+        if not message.counted:
+            usage = exchange.estimate + usage
+        return Bill(
+            usage,
+            model=exchange.priced_model(message.model),
+            context=price_context(message.block, exchange.body),
+            estimated=not message.complete,
+        )
+
+
+def written_text(answer: Any) -> str:
+    """The text of a whole answer: a message's blocks, or what the completions of old returned."""
+    completion = field(answer, "completion")
+    if isinstance(completion, str):
+        return completion
+    blocks = field(answer, "content")
+    texts = (field(block, "text") for block in blocks) if isinstance(blocks, list) else ()
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _media_tokens(part: Mapping[str, Any]) -> int | None:
+    kind, source = part.get("type"), part.get("source")
+    if kind == "thinking":  # its signature is no text
+        return text_tokens(len(str(part.get("thinking", "")).encode("utf-8", "replace")))
+    if kind not in ("image", "document", "container_upload") or not isinstance(source, Mapping):
+        return None
+    if kind == "image":
+        return IMAGE_TOKENS
+    if source.get("type") == "base64":
+        return base64_tokens(source.get("data"), source.get("media_type"))
+    return FILE_TOKENS if source.get("type") in ("url", "file") else None
+
+
+def provider_of(client: Any) -> str:
+    """Whose price list applies to the calls of a client."""
+    for kind in type(client).__mro__:
+        package = kind.__module__.split(".")
+        if package[:2] == ["anthropic", "lib"] and len(package) > 2:
+            return PLATFORMS.get(package[2], PROVIDER)
+    return PROVIDER
+
+
+def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AnthropicExchange | None:
+    """An exchange for a message; None for what is free: counting tokens, models, files, and batches until they run."""
+    options = options_of(args, kwargs)
+    if options.method.lower() != "post":
+        return None
+    path = path_of(options)
+    for known, api in APIS.items():
+        if path == known or path.endswith("/" + known):
+            return AnthropicExchange(client, args, kwargs, api)
+    return None
+
+
+def _sync(original: Any, switch: Switch) -> Any:
+    return sync_hook(original, open_exchange, switch)
+
+
+def _async(original: Any, switch: Switch) -> Any:
+    return async_hook(original, open_exchange, switch)
+
+
+def _targets(module: ModuleType) -> tuple[Target, ...]:
+    return (
+        Target(module.SyncAPIClient, "request", _sync),
+        Target(module.AsyncAPIClient, "request", _async),
+    )
+
+
+MODULES: dict[str, TargetsOf] = {"anthropic._base_client": _targets}

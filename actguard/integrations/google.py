@@ -1,0 +1,335 @@
+"""Google GenAI: ``google.genai``, AI Studio and Vertex, sync and async.
+
+Every call of the SDK but Live passes one of four methods of its API client, with a path and a JSON body. What they
+return is converted by the method the user called; so a crossing is kept until the conversion is done, and the error
+carries what the user would have got. Streams are lazy: the request is sent with the first ``next()``, and that is when
+the scope is looked up.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from actguard.context import active_budget
+from actguard.exceptions import BudgetExceededError
+from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.google_request import APIS, billed_call, estimate, output_limit
+from actguard.integrations.google_usage import (
+    StreamedContent,
+    generated_text,
+    model_of,
+    price_context,
+    read_embeddings_usage,
+    read_usage,
+)
+from actguard.integrations.metering import (
+    FREE,
+    Bill,
+    Exchange,
+    Outcome,
+    Request,
+    Settlement,
+    Switch,
+    Unknown,
+    async_hook,
+    sync_hook,
+)
+from actguard.integrations.patching import Target, TargetsOf
+from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
+from actguard.integrations.transport import was_sent
+from actguard.money.usage import Usage
+
+PROVIDER = "google"
+DEFAULT_ATTEMPTS = 5
+"""How often the SDK tries when it is asked to retry and not told how often."""
+_RETRIED = frozenset({"TimeoutException", "ClientOSError", "ServerDisconnectedError"})
+"""Errors after sending for which the SDK tries again."""
+
+
+class _Conversion:
+    """A method of the SDK that will turn the answer into what the user gets."""
+
+    __slots__ = ("crossing",)
+
+    def __init__(self) -> None:
+        self.crossing: BudgetExceededError | None = None
+
+
+_conversion: ContextVar[_Conversion | None] = ContextVar("actguard_google_conversion", default=None)
+
+
+class GoogleExchange(Exchange):
+    """One billable request to Google's GenAI API."""
+
+    provider = PROVIDER
+
+    def __init__(
+        self,
+        client: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        model: str,
+        method: str,
+        body: Mapping[str, Any],
+    ) -> None:
+        super().__init__(client, args, kwargs)
+        self.model = model
+        self.method = method
+        self.body = body
+
+    @cached_property
+    def estimate(self) -> Usage:
+        """The input as estimated from the request."""
+        return estimate(self.body)
+
+    def request(self) -> Request:
+        extra = _extra_body(self.client, _argument(self.args, self.kwargs, 3, "http_options"))
+        return Request(
+            model=self.model,
+            api=APIS[self.method],
+            stream=self.method == "streamGenerateContent",
+            estimate=self.estimate,
+            output_limit=output_limit(extra, self.body) if APIS[self.method] == "generate_content" else 0,
+        )
+
+    def failure(self, error: BaseException) -> Outcome:
+        return outcome_of(error, attempts=_attempts(self.client, _argument(self.args, self.kwargs, 3, "http_options")))
+
+    def answer(self, result: Any, settlement: Settlement) -> Any:
+        if self.method == "streamGenerateContent":
+            return self._stream(result, settlement)
+        settlement.charge(self.bill(decoded(result)))
+        conversion = _conversion.get()
+        if conversion is not None:
+            conversion.crossing = settlement.take_error() or conversion.crossing
+        return result
+
+    def bill(self, answer: Any) -> Bill:
+        """What a whole answer costs; estimated where it has no counts."""
+        block = answer.get("usageMetadata") if isinstance(answer, Mapping) else None
+        usage = read_usage(block) if APIS[self.method] == "generate_content" else read_embeddings_usage(answer)
+        estimated = usage is None
+        if usage is None:
+            usage = self._uncounted(answer)
+        context = price_context(block, self.body)
+        return Bill(usage, model=model_of(answer), context=context, estimated=estimated and not usage.is_zero)
+
+    def _uncounted(self, answer: Any) -> Usage:
+        """The usage of an answer without counts: a refused prompt costs nothing, the rest what it looks like."""
+        if isinstance(answer, Mapping) and not answer.get("candidates") and answer.get("promptFeedback"):
+            return Usage()
+        _, written = generated_text(answer)
+        return Usage(uncached_input_tokens=self.estimate.input_tokens, output_tokens=-(-written // BYTES_PER_TOKEN))
+
+    def _stream(self, source: Any, settlement: Settlement) -> Any:
+        reader = ContentReader(self)
+        if hasattr(source, "__anext__"):
+            # The request is sent already: an error that comes now is the stream's own.
+            return MeteredAsyncIterator(source, StreamMeter(reader, settlement), lambda: _aclose(source))
+        return MeteredIterator(source, StreamMeter(reader, settlement, failure=self.failure), lambda: _close(source))
+
+
+class ContentReader(StreamReader):
+    """Reads a streamed answer along."""
+
+    def __init__(self, exchange: GoogleExchange) -> None:
+        self._exchange = exchange
+        self._content = StreamedContent()
+
+    @property
+    def text(self) -> str:
+        return self._content.text
+
+    def feed(self, item: Any) -> bool:
+        self._content.feed(decoded(item))
+        self.output_seen = self._content.output_tokens
+        return True
+
+    def bill(self, complete: bool) -> Bill:
+        content = self._content
+        usage = content.usage()
+        # Some servers never name a finish reason; the counts of a stream that came to its end are final, too.
+        final = content.complete or (complete and (bool(content.block) or content.refused))
+        if not final and not (usage is not None and usage.input_tokens):
+            usage = self._exchange.estimate + (usage or Usage())
+        context = price_context(content.block, self._exchange.body)
+        return Bill(usage or Usage(), model=content.model, context=context, estimated=not final)
+
+
+def decoded(answer: Any) -> Any:
+    """The JSON of an answer or chunk; None where it has none. Up to SDK 1.20 it is decoded already."""
+    body = getattr(answer, "body", answer)
+    if not isinstance(body, str | bytes):
+        return body
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None  # the SDK is about to say so itself
+
+
+def outcome_of(error: BaseException, attempts: int = 1) -> Outcome:
+    """What a call that ended in ``error`` did cost: an error answer nothing, a lost one nobody knows."""
+    if isinstance(getattr(error, "code", None), int) and any(
+        kind.__name__ == "APIError" for kind in type(error).__mro__
+    ):
+        return FREE
+    if not was_sent(error):
+        return FREE
+    retried = isinstance(error, Exception) and any(kind.__name__ in _RETRIED for kind in type(error).__mro__)
+    return Unknown(attempts if retried else 1)
+
+
+def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def _option(http_options: Any, name: str) -> Any:
+    return http_options.get(name) if isinstance(http_options, Mapping) else getattr(http_options, name, None)
+
+
+def _extra_body(client: Any, http_options: Any) -> Mapping[str, Any]:
+    """What the user adds to the body of the request; it wins over what the SDK put there."""
+    for options in (http_options, getattr(client, "_http_options", None)):
+        extra = _option(options, "extra_body")
+        if isinstance(extra, Mapping):
+            return extra
+    return {}
+
+
+def _attempts(client: Any, http_options: Any) -> int:
+    """How often the SDK sends a request whose answer does not come; once, unless it was asked to retry."""
+    for options in (http_options, getattr(client, "_http_options", None)):
+        retry = _option(options, "retry_options")
+        if retry is not None:
+            attempts = _option(retry, "attempts")
+            return DEFAULT_ATTEMPTS if attempts is None else max(attempts, 1)
+    return 1
+
+
+def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GoogleExchange | None:
+    """An exchange for a request that is billed when it is made; None for counting, caching, files, batches, lists."""
+    if str(_argument(args, kwargs, 0, "http_method")).lower() != "post":
+        return None
+    call = billed_call(_argument(args, kwargs, 1, "path"))
+    if call is None:
+        return None
+    body = _argument(args, kwargs, 2, "request_dict")
+    return GoogleExchange(client, args, kwargs, *call, body if isinstance(body, Mapping) else {})
+
+
+# --- closing a stream at the provider ---------------------------------------------------------------------------------
+
+
+def _close(source: Any) -> None:
+    """Close the connection behind a generator of the SDK, so that chunks it has received can still be read from it."""
+    response = _response_behind(source, "gi_frame", "session_response")
+    (source if response is None else response).close()
+
+
+async def _aclose(source: Any) -> None:
+    response = _response_behind(source, "ag_frame", "response")
+    if response is None:
+        await source.aclose()
+    elif hasattr(response, "aclose"):
+        await response.aclose()
+    else:
+        response.close()
+
+
+def _response_behind(source: Any, frame_name: str, variable: str) -> Any:
+    """The HTTP response that a suspended generator of the SDK reads from; None where it is not found.
+
+    It is a local variable there and reachable in no other way. Closing the generator instead loses what it buffers.
+    """
+    frame = getattr(source, frame_name, None)
+    response = getattr(frame.f_locals.get(variable), "response_stream", None) if frame is not None else None
+    return response if hasattr(response, "close") else None
+
+
+# --- delivering a crossing with the converted answer ------------------------------------------------------------------
+
+
+def _delivered(conversion: _Conversion, result: Any) -> Any:
+    if (crossing := conversion.crossing) is not None:
+        crossing.response = result
+        raise crossing
+    return result
+
+
+def sync_conversion(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """Wrap a method that converts what the API client returns: a crossing is raised with its result on it."""
+
+    @functools.wraps(original)
+    def convert(models: Any, *args: Any, **kwargs: Any) -> Any:
+        if active_budget() is None or not switch.applied:
+            return original(models, *args, **kwargs)
+        conversion = _Conversion()
+        token = _conversion.set(conversion)
+        try:
+            result = original(models, *args, **kwargs)
+        finally:
+            _conversion.reset(token)
+        return _delivered(conversion, result)
+
+    return convert
+
+
+def async_conversion(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
+    """`sync_conversion` for a coroutine function."""
+
+    @functools.wraps(original)
+    async def convert(models: Any, *args: Any, **kwargs: Any) -> Any:
+        if active_budget() is None or not switch.applied:
+            return await original(models, *args, **kwargs)
+        conversion = _Conversion()
+        token = _conversion.set(conversion)
+        try:
+            result = await original(models, *args, **kwargs)
+        finally:
+            _conversion.reset(token)
+        return _delivered(conversion, result)
+
+    return convert
+
+
+# --- where to hook ----------------------------------------------------------------------------------------------------
+
+
+def _api_client_targets(module: ModuleType) -> Iterator[Target]:
+    """The class is called ``ApiClient`` up to 1.3.0."""
+    owner = getattr(module, "BaseApiClient", None) or module.ApiClient
+    for name in ("request", "request_streamed"):
+        yield Target(owner, name, _sync)
+    for name in ("async_request", "async_request_streamed"):
+        yield Target(owner, name, _async)
+
+
+def _sync(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    return sync_hook(original, open_exchange, switch)
+
+
+def _async(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
+    return async_hook(original, open_exchange, switch)
+
+
+CONVERTING = ("_generate_content", "embed_content", "generate_images")
+"""Methods that make one billed call and convert its answer."""
+
+
+def _models_targets(module: ModuleType) -> Iterator[Target]:
+    for owner, wrap in ((module.Models, sync_conversion), (module.AsyncModels, async_conversion)):
+        for name in CONVERTING:
+            if name in vars(owner):
+                yield Target(owner, name, wrap)
+
+
+MODULES: dict[str, TargetsOf] = {
+    "google.genai._api_client": _api_client_targets,
+    "google.genai.models": _models_targets,
+}
