@@ -174,14 +174,15 @@ class _Encoder:
         self._room = _MOST_PARTS
 
     def _put(self, kind: str, content: bytes = b"") -> None:
-        self._pieces.append(b"%s%d:" % (kind.encode(), len(content)))
-        self._pieces.append(content)
+        self._pieces.append(b"%s%d:%s" % (kind.encode(), len(content), content))
 
     def add(self, value: object, depth: int) -> None:
         self._room -= 1
-        exact = plain(value)
+        exact = value if type(value) is str else plain(value)
         if type(exact) is str:
             self._put("s", exact.encode("utf-8", "surrogatepass"))
+        elif type(exact) is int and -_WHOLE_FLOATS < exact < _WHOLE_FLOATS:
+            self._put("n", b"%d" % exact)
         elif type(exact) is bytes:
             self._put("b", exact)
         elif exact is None or type(exact) is bool:
@@ -200,7 +201,15 @@ class _Encoder:
     def _add_container(self, value: Any, depth: int) -> None:
         kind = type(value)
         if issubclass(kind, Mapping):
-            self._add_unordered("m", value.items(), depth)
+            if all(type(name) is str for name in value):
+                self._put("d", b"%d" % len(value))
+                for name in sorted(value):
+                    if self._room <= 0:
+                        break
+                    self.add(name, depth)
+                    self.add(value[name], depth)
+            else:
+                self._add_unordered("m", value.items(), depth)
         elif issubclass(kind, list | tuple):
             self._put("l", b"%d" % len(value))
             for item in value:
