@@ -1,12 +1,12 @@
 """genai-prices: the one place that imports it, and that knows its types.
 
 The import takes about half a second and a hundred megabytes, so it happens once per process, when a price is first
-needed or, better, in a background thread before that. Three things can go wrong with an import that another thread
-is in the middle of, and each is met here by waiting for it:
+needed or, better, in a background thread before that. Three things can go wrong while a thread is in the middle of it:
 
-- The interpreter exits: a daemon thread that is stopped inside a compiled extension can bring the process down.
-- The process forks: the child would wait forever for import locks whose owner it does not have.
-- The loading thread itself comes back for a price (garbage collection runs finalizers in any thread): it cannot wait
+- The interpreter exits: a daemon thread that is stopped inside a compiled extension can bring the process down. So
+  the exit waits.
+- The process forks: the child would wait forever for import locks whose owner it does not have. So the fork waits.
+- The loading thread itself comes back for a price (garbage collection runs finalizers in any thread). It cannot wait
   for itself, and gets no price.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from actguard.money.amounts import MONEY
 from actguard.money.names import is_fine_tune, listed_names
@@ -29,7 +29,7 @@ from actguard.money.units import Counts, Rate, Unit
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation
+    from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, StartDateConstraint, TimeOfDateConstraint
 
 PATIENCE_S = 10.0
 """How long the exit of the interpreter and a fork wait for an import that is under way."""
@@ -39,7 +39,7 @@ class Loader:
     """Imports genai-prices once per process, in whichever thread gets there first."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a finalizer may come between taking it and noting the owner
         self._owner: int | None = None
         self._started = False
         self._held_for_fork = False
@@ -95,7 +95,7 @@ class Loader:
             self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._owner = None
         self._started = self._held_for_fork = False
 
@@ -162,7 +162,7 @@ class Source:
                 continue  # its organisation or suffix happens to contain another model's name
             ask = self._ask(name, request, context)
             others = self._other_rates(found, request.at, context)
-            fixed = not any(self._moves_within_a_day(constraint) for constraint, _ in _all_prices(found.model))
+            fixed = not any(self._moves_within_a_day(each.constraint) for each in _conditional(found.model))
             return RateCard(self._rates(found.model_price), self._units, ask, others=others, fixed=fixed)
         return None
 
@@ -197,14 +197,14 @@ class Source:
         """Rates that the same call may meet in another hour, or, where no context is given, in any context."""
         is_own = any(found.model is model for model in found.provider.models)  # others' variants are not applied
         rates: list[Rate] = []
-        for constraint, (prices, when) in _all_prices(found.model):
+        for prices, constraint, when in _conditional(found.model):
+            comes_and_goes = self._moves_within_a_day(constraint)
             if when is None:
-                applies = self._moves_within_a_day(constraint)
+                applies = comes_and_goes
+            elif is_own and (not context or when.items() <= context.items()):
+                applies = constraint is None or comes_and_goes or constraint.active(at)
             else:
-                applies = is_own and (not context or when.items() <= context.items())
-                applies = applies and (
-                    constraint is None or self._moves_within_a_day(constraint) or constraint.active(at)
-                )
+                applies = False
             if applies:
                 rates += self._rates(prices)
         return rates
@@ -213,10 +213,17 @@ class Source:
         return constraint is not None and not isinstance(constraint, self._types.StartDateConstraint)
 
 
-def _all_prices(model: ModelInfo) -> list[tuple[Any, tuple[ModelPrice, Mapping[str, str] | None]]]:
-    """Each set of prices of a model with its constraint and, for a variant, the context that selects it."""
-    listed: list[tuple[Any, tuple[ModelPrice, Mapping[str, str] | None]]] = []
-    if isinstance(model.prices, list):
-        listed += [(each.constraint, (each.prices, None)) for each in model.prices]
-    listed += [(each.constraint, (each.prices, each.when)) for each in model.price_variants or ()]
-    return listed
+class _Conditional(NamedTuple):
+    """Prices that hold at times, or, as variants, in a context."""
+
+    prices: ModelPrice
+    constraint: StartDateConstraint | TimeOfDateConstraint | None
+    when: Mapping[str, str] | None
+
+
+def _conditional(model: ModelInfo) -> list[_Conditional]:
+    by_time = model.prices if isinstance(model.prices, list) else []
+    return [
+        *(_Conditional(each.prices, each.constraint, None) for each in by_time),
+        *(_Conditional(each.prices, each.constraint, each.when) for each in model.price_variants or ()),
+    ]
