@@ -23,15 +23,21 @@ EventMode = Literal["off", "significant", "verbose"]
 UnpricedFunction = Callable[[str, str], Any]
 OnUnpriced = Literal["warn", "raise"] | UnpricedFunction
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Retries = Annotated[int, Field(ge=0)]
-Milliseconds = Annotated[int, Field(ge=0)]
+MOST = 2**31 - 1
+"""Larger numbers are a slip of the hand (68 years, two billion events), and too much for some clocks and locks."""
+
+Seconds = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Retries = Annotated[int, Field(ge=0, le=MOST)]
+Milliseconds = Annotated[int, Field(ge=0, le=MOST)]
 
 BUDGET_TIMEOUT_S = 3.0
 BUDGET_MAX_RETRIES = 1
 EVENT_TIMEOUT_S = 5.0
 EVENT_MAX_RETRIES = 8
+
+_LEGACY = ("timeout_s", "max_retries")
+_SIDES = ("budget", "event")
 
 
 class Settings(BaseModel):
@@ -44,7 +50,7 @@ class Settings(BaseModel):
     allow_insecure_gateway: bool = False
     debug: bool = False
     event_mode: EventMode = "verbose"
-    flush_interval_ms: Annotated[int, Field(ge=1)] = 1000
+    flush_interval_ms: Count = 1000
     max_batch_events: Count = 100
     max_batch_bytes: Count = 256_000
     max_queue_events: Count = 10_000
@@ -64,10 +70,10 @@ class Settings(BaseModel):
     def _legacy_aliases(cls, data: dict[str, Any]) -> dict[str, Any]:
         """``timeout_s`` and ``max_retries`` fill both pairs where the specific one is omitted."""
         data = {name: value for name, value in data.items() if value is not None}
-        for legacy in ("timeout_s", "max_retries"):
+        for legacy in _LEGACY:
             if legacy in data:
-                for specific in (f"budget_{legacy}", f"event_{legacy}"):
-                    data.setdefault(specific, data[legacy])
+                for side in _SIDES:
+                    data.setdefault(f"{side}_{legacy}", data[legacy])
         return data
 
     @field_validator("api_key")
@@ -83,6 +89,9 @@ class Settings(BaseModel):
     def _base_url(cls, url: str | None) -> str | None:
         if not url:
             return None
+        if not all(33 <= ord(char) <= 126 for char in url):
+            # urlsplit() would drop line breaks and leading spaces, and judge another address than the one that is used.
+            raise ValueError("must be printable ASCII without spaces or line breaks")
         try:
             parts = urlsplit(url)
             host, _port = parts.hostname, parts.port
@@ -90,15 +99,15 @@ class Settings(BaseModel):
             parts, host = urlsplit(""), None
         if parts.scheme not in {"http", "https"} or not host:
             raise ValueError("must be an http:// or https:// address with a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if any(mark in url for mark in "@?#"):
             raise ValueError("must be a plain base address, without credentials, query or fragment")
         return url.rstrip("/")
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if self.gateway_url and self.gateway_url.startswith("http:") and not self.allow_insecure_gateway:
-            host = urlsplit(self.gateway_url).hostname or ""
-            if not _is_loopback(host):
+        if self.gateway_url and not self.allow_insecure_gateway:
+            address = urlsplit(self.gateway_url)  # its scheme in lower case, however it was written
+            if address.scheme != "https" and not _is_loopback(address.hostname or ""):
                 raise ValueError(
                     "gateway_url: plain http would send the key in clear text; use https, or set "
                     "allow_insecure_gateway=True"
@@ -133,8 +142,8 @@ def validate(values: Mapping[str, Any], *, source: str = "Client") -> Settings:
     except ValidationError as exc:
         problems = [_problem(error) for error in exc.errors(include_input=False, include_url=False)]
     # Raised outside the except block: the pydantic error knows the values and must not hang on as __context__.
-    first_by_text = {text: field for field, text in reversed(problems)}  # a legacy alias repeats its own problem
-    sentence = "; ".join(f"{field} {text}" for text, field in reversed(first_by_text.items()))
+    aliases = {(f"{side}_{legacy}", text) for legacy, text in problems if legacy in _LEGACY for side in _SIDES}
+    sentence = "; ".join(f"{field} {text}" for field, text in problems if (field, text) not in aliases)
     raise ActGuardUsageError(f"{source}: {sentence}", field=problems[0][0])
 
 
@@ -164,16 +173,27 @@ def read_file(path: str | Path) -> dict[str, Any]:
     Raises:
         ActGuardUsageError: the file cannot be read or is not a JSON object.
     """
-    try:
-        content = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        problem = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
-    else:
-        settings = _json_object(content)
-        if settings is not None:
-            return settings
-        problem = "it is not a JSON object of settings"
+    if not isinstance(path, str | Path):
+        raise ActGuardUsageError(
+            f"Client.from_file: path must be a str or Path, not {type(path).__name__}", field="path"
+        )
+    settings, problem = _read(path)
+    if settings is not None:
+        return settings
     raise ActGuardUsageError(f"Client.from_file: the file {str(path)!r} cannot be used: {problem}", field="path")
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any] | None, str]:
+    """The JSON object in the file, or None and why there is none."""
+    try:
+        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        return None, exc.strerror or type(exc).__name__
+    except UnicodeDecodeError:
+        return None, "it is not UTF-8 text"
+    except (ValueError, RuntimeError):  # a NUL in it; a home directory that nobody has
+        return None, "this is not a path"
+    return _json_object(content), "it is not a JSON object of settings"
 
 
 def read_env_value(value: str) -> dict[str, Any]:
@@ -182,15 +202,13 @@ def read_env_value(value: str) -> dict[str, Any]:
     Raises:
         ActGuardUsageError: it is neither. The value itself is never shown: it can hold the key.
     """
-    try:
-        if Path(value).expanduser().is_file():
-            return read_file(value)
-    except (OSError, ValueError, RuntimeError):
-        pass  # too long for a path, or not one at all: then it has to be base64
-    try:
-        settings = _json_object(base64.b64decode(value, validate=True).decode("utf-8"))
-    except (binascii.Error, ValueError):
-        settings = None
+    settings, _ = _read(value)
+    if settings is None:
+        try:
+            text = "".join(value.split())  # base64 commands break their output into lines
+            settings = _json_object(base64.b64decode(text, validate=True).decode("utf-8-sig"))
+        except (binascii.Error, ValueError):
+            settings = None
     if settings is not None:
         return settings
     raise _not_a_config()
@@ -207,6 +225,6 @@ def _not_a_config() -> ActGuardUsageError:
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
