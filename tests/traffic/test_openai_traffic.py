@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import openai
 import pytest
-
 from traffic.harness import Kind, Mode, Traffic, known_differences
 
 AGREEMENT = 0.98
