@@ -74,6 +74,8 @@ def one_line(text: str, limit: int = PROMPT_LIMIT) -> str:
 
 def seconds(value: float) -> str:
     """A duration in seconds as people write it, never rounded down to nothing: ``"0.5 s"``, ``"12 s"``."""
+    if not math.isfinite(value):
+        return "an unknown time"
     if value >= 10:
         return f"{math.ceil(value)} s"
     return f"{max(math.ceil(value * 10) / 10, 0.1):g} s"
@@ -111,7 +113,26 @@ class ActGuardError(Exception):
         return one_line(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(vars(self)))
+        return _rebuild, (type(self), self.args, {name: _portable(value) for name, value in vars(self).items()})
+
+
+def _portable(value: Any) -> Any:
+    """``value`` if it pickles, else what is left of it: an error has to arrive, whatever it carries."""
+    if _pickles(value):
+        return value
+    if isinstance(value, Mapping):
+        return {quoted(key) if not _pickles(key) else key: _portable(each) for key, each in value.items()}
+    return quoted(value)
+
+
+def _pickles(value: Any) -> bool:
+    if value is None or isinstance(value, str | int | float):
+        return True
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301  our own bytes; many SDK errors fail only when read back
+    except Exception:  # noqa: BLE001  whatever an object from outside raises, it does not pickle
+        return False
+    return True
 
 
 def _rebuild(cls: type[ActGuardError], args: tuple[Any, ...], facts: dict[str, Any]) -> ActGuardError:
@@ -348,15 +369,16 @@ class BudgetExceededError(ToolGuardError):
         self.held = held
         self.response = response
         self.partial = partial
-        super().__init__(self._compose())
+        super().__init__(str(self))
 
-    def _compose(self) -> str:
+    def __str__(self) -> str:
+        # Composed when it is shown: the answer is put on the error after it is made.
         if self.origin == "remote":
             where = f" ({self.path} answered {self.status_code})" if self.path else ""
             return f"The gateway refused: the budget is used up{where}. Raise the limit at the gateway to go on."
         scope = f"Budget scope {self.scope_name!r}" if self.scope_name else "The budget"
         figures = {
-            "usd": f"{self.usd_used:.6f} of {self.usd_limit or 0:g} USD",
+            "usd": f"{self.usd_used:.6f} of {self.usd_limit or 0} USD",
             "token": f"{self.tokens_used} of {self.token_limit} tokens",
             "cost": f"{self.cost_used} of {self.cost_limit} CU",
         }[self.limit_type]
@@ -378,12 +400,10 @@ class BudgetExceededError(ToolGuardError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = dict(vars(self))
-        try:
-            pickle.dumps(self.response)
-        except Exception:  # noqa: BLE001  an SDK object that does not pickle must not keep the error from travelling
+        rebuild, (cls, args, facts) = super().__reduce__()
+        if facts["response"] is not self.response:  # a text in its place would be taken for an answer
             facts["response"] = None
-        return _rebuild, (type(self), self.args, facts)
+        return rebuild, (cls, args, facts)
 
 
 _LIMIT_PARAMETER: dict[LimitType, str] = {"usd": "usd_limit", "token": "token_limit", "cost": "cost_limit"}
