@@ -112,9 +112,7 @@ class MessageReader(StreamReader):
 
     def bill(self, complete: bool) -> Outcome:
         exchange, message = self._exchange, self._message
-        usage = message.usage()
-        if usage is None:
-            return Unknown()
+        usage = message.usage() or Usage()
         if not message.counted:
             usage = exchange.estimate + usage
         return Bill(
