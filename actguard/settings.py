@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from actguard.exceptions import ActGuardUsageError
 
 EventMode = Literal["off", "significant", "verbose"]
+OnGatewayFailure = Literal["open", "closed"]
 UnpricedFunction = Callable[[str, str], Any]
 OnUnpriced = Literal["warn", "raise"] | UnpricedFunction
 
@@ -30,6 +32,8 @@ Seconds = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Retries = Annotated[int, Field(ge=0, le=MOST)]
 Milliseconds = Annotated[int, Field(ge=0, le=MOST)]
+
+SMALLEST_SPOOL = 64 * 1024
 
 BUDGET_TIMEOUT_S = 3.0
 BUDGET_MAX_RETRIES = 1
@@ -62,6 +66,9 @@ class Settings(BaseModel):
     event_max_retries: Retries = EVENT_MAX_RETRIES
     backoff_base_ms: Milliseconds = 200
     backoff_max_ms: Milliseconds = 10_000
+    on_gateway_failure: OnGatewayFailure = "open"
+    spool: Annotated[str, Field(min_length=1)] | None = None
+    spool_max_bytes: Annotated[int, Field(ge=SMALLEST_SPOOL, le=2**40)] = 256 * 2**20
     prices: Mapping[str, Any] = Field(default_factory=dict)
     on_unpriced: OnUnpriced = "warn"
 
@@ -83,6 +90,11 @@ class Settings(BaseModel):
         if not all(33 <= ord(char) <= 126 for char in value):
             raise ValueError("must be printable ASCII without spaces or line breaks")
         return key if value else None
+
+    @field_validator("spool", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: Any) -> Any:
+        return os.fspath(path) if isinstance(path, os.PathLike) else path
 
     @field_validator("gateway_url")
     @classmethod

@@ -1,0 +1,255 @@
+"""Talking to the gateway over HTTP: one keep-alive pool per client, bounded in time and in size.
+
+`Transport.attempt` is one request, `Transport.call` a request with its retries. Whatever goes wrong is a
+`GatewayFailure`; nothing here knows what a failure means to a run. All of it lives on the hub. aiohttp is imported
+when the pool is opened there, so a client without a gateway never loads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import ssl
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from actguard.gateway.backoff import Backoff, read_retry_after
+from actguard.gateway.failures import GatewayFailure, of_status
+from actguard.gateway.reach import Resolver, failure_of
+from actguard.gateway.redaction import Redactor
+from actguard.settings import Settings
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver
+
+logger = logging.getLogger("actguard.gateway")
+
+LONGEST_ANSWER = 1024 * 1024
+"""Bytes of an answer that are read; a longer one counts as truncated."""
+CONNECTIONS = 512
+"""The most connections at once: as many runs can be entered in one answer time."""
+KEEP_ALIVE_S = 15.0
+DEBUG_READ_S = 0.25
+"""How long ``debug=True`` may wait for the text of an answer that nothing else needs."""
+SHORTEST_TRY_S = 0.005
+"""With less time than this left, another try is pointless."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One logical request: however often it is tried, it keeps its key."""
+
+    path: str
+    body: bytes | None = None
+    """None: a GET."""
+    key: str | None = None
+    """The Idempotency-Key."""
+    reads_answer: bool = True
+    """False: the status alone decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer."""
+
+    status: int
+    payload: Any
+    """The JSON, when it was asked for."""
+    date: str | None = None
+    """The gateway's clock, as its Date header says it."""
+
+
+class Transport:
+    """The connection pool of one client; used on the hub only."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.gateway_url is not None
+        assert settings.api_key is not None
+        self._base = settings.gateway_url
+        self._key = settings.api_key
+        self._debug = settings.debug
+        self._redact = Redactor(settings.api_key.get_secret_value())
+        self.backoff = Backoff(base_s=settings.backoff_base_ms / 1000, longest_s=settings.backoff_max_ms / 1000)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Transport:
+        """Open the pool."""
+        import aiohttp
+
+        secure = urlsplit(self._base).scheme == "https"
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS,
+            keepalive_timeout=KEEP_ALIVE_S,
+            resolver=cast("AbstractResolver", Resolver()),
+            # Made here and not when aiohttp is imported: SSL_CERT_FILE may be set in between.
+            ssl=ssl.create_default_context() if secure else True,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={
+                "Authorization": f"Bearer {self._key.get_secret_value()}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"actguard-python/{_version()}",
+            },
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the pool and the connections in it."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await asyncio.sleep(0)  # transports close their sockets in the loop's next round
+
+    async def call(self, call: Call, *, deadline: float, retries: int, linger_s: float = 0.0) -> Answer:
+        """Try ``call`` at most ``retries + 1`` times, starting no try after ``deadline`` (the loop's clock).
+
+        A try that is under way at the deadline may go on for ``linger_s`` seconds.
+
+        Raises:
+            GatewayFailure: the last one; at once when another try would be of no use or come too late.
+        """
+        now = asyncio.get_running_loop().time
+        tries = 0
+        while True:
+            try:
+                return await self.attempt(call, deadline - now() + linger_s)
+            except GatewayFailure as failure:
+                if not failure.retryable or tries >= retries:
+                    raise
+                pause = self.backoff.pause(tries, failure.retry_after)
+                if now() + pause + SHORTEST_TRY_S >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+            tries += 1
+
+    async def attempt(self, call: Call, timeout_s: float) -> Answer:
+        """Send ``call`` once; everything, connecting and reading included, takes at most ``timeout_s`` seconds.
+
+        Raises:
+            GatewayFailure: no 2xx, or no usable answer.
+        """
+        if self._session is None:
+            raise GatewayFailure("closed", "The client is closed.", path=call.path, retryable=True)
+        self._log_request(call)
+        headers: dict[str, str] = {}
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+        if call.key is not None:
+            headers["Idempotency-Key"] = call.key
+        received: list[aiohttp.ClientResponse] = []
+        try:
+            async with (
+                asyncio.timeout(max(timeout_s, 0.001)),
+                self._session.request(
+                    "GET" if call.body is None else "POST",
+                    self._base + call.path,
+                    data=call.body,
+                    headers=headers,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                received.append(response)
+                return await self._read(call, response)
+        except GatewayFailure as error:
+            failure = error
+        except (OSError, ValueError, _client_error()) as error:
+            failure = self._broken(call, received, error)
+        self._log_failure(call, failure)
+        # Raised outside the except blocks: errors of aiohttp know the headers of the request, and so the key.
+        raise failure
+
+    async def _read(self, call: Call, response: aiohttp.ClientResponse) -> Answer:
+        """Decide by the status, and by the body where that is what the caller came for."""
+        status, headers = response.status, response.headers
+        if 200 <= status < 300:
+            payload = None
+            if call.reads_answer:
+                payload = {} if status == 204 else _parsed(call.path, status, await _body(call.path, response))
+            self._log_answer(call, status, payload)
+            return Answer(status, payload, headers.get("Date"))
+        payload = None
+        if call.reads_answer and status == 402:
+            payload = _loosely_parsed(await _body(call.path, response))
+        elif self._debug:
+            with contextlib.suppress(TimeoutError, GatewayFailure):
+                async with asyncio.timeout(DEBUG_READ_S):
+                    payload = _loosely_parsed(await _body(call.path, response))
+        raise of_status(call.path, status, headers, payload, read_retry_after(headers.get("Retry-After")))
+
+    def _broken(self, call: Call, received: list[aiohttp.ClientResponse], error: Exception) -> GatewayFailure:
+        """The failure behind an exception of the network. A refusal stays one, even if its text never came."""
+        if received and not 200 <= received[0].status < 300:
+            response = received[0]
+            retry_after = read_retry_after(response.headers.get("Retry-After"))
+            return of_status(call.path, response.status, response.headers, None, retry_after)
+        return failure_of(error, call.path, self._base, status=received[0].status if received else None)
+
+    def _log_request(self, call: Call) -> None:
+        if self._debug:
+            verb = "GET" if call.body is None else "POST"
+            body = "" if call.body is None else self._redact.json(call.body)
+            logger.debug("%s %s%s, Idempotency-Key %s: %s", verb, self._base, call.path, call.key, body)
+
+    def _log_answer(self, call: Call, status: int, payload: Any) -> None:
+        if self._debug:
+            logger.debug("%s answered %s: %s", call.path, status, self._redact.value(payload))
+
+    def _log_failure(self, call: Call, failure: GatewayFailure) -> None:
+        if self._debug:
+            said = "" if failure.payload is None else f": {self._redact.value(failure.payload)}"
+            logger.debug("%s failed, %s (%s)%s", call.path, failure.kind, failure.status or "no answer", said)
+
+
+def _client_error() -> type[Exception]:
+    from aiohttp import ClientError
+
+    return ClientError
+
+
+async def _body(path: str, response: aiohttp.ClientResponse) -> bytes:
+    """What the gateway said, at most `LONGEST_ANSWER` bytes of it."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LONGEST_ANSWER:
+            raise GatewayFailure(
+                "truncated",
+                f"The gateway's answer is longer than {LONGEST_ANSWER} bytes and was not read to its end.",
+                path=path,
+                status=response.status,
+                retryable=True,
+            )
+    return bytes(body)
+
+
+def _parsed(path: str, status: int, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        pass
+    # Raised outside the except block: the parser's error holds the whole text.
+    raise GatewayFailure("not_json", "The gateway's answer is not JSON.", path=path, status=status, retryable=True)
+
+
+def _loosely_parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _version() -> str:
+    try:
+        return metadata.version("actguard")
+    except metadata.PackageNotFoundError:
+        return "unknown"

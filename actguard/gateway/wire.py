@@ -1,0 +1,179 @@
+"""The gateway's wire contract: what goes out and what may come back.
+
+Requests are built here and nowhere else; a field that is unknown is left out, never null. Answers are read strictly:
+a number in quotes or a missing identifier is a malformed answer, not a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from actguard.events import CallEntry, ReserveRequested
+from actguard.exceptions import ActGuardPaymentRequired, one_line
+
+RESERVE_PATH = "/api/v1/reserve"
+SETTLE_PATH = "/api/v1/settle"
+TARIFF_PATH = "/api/v1/cu-tariff"
+EVENTS_PATH = "/api/v1/events"
+
+MICRO = Decimal(1_000_000)
+NONE = "none"
+"""The provider and model of a settlement that used none."""
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+    def to_json(self) -> bytes:
+        """The body of a request."""
+        return to_json(self.model_dump(exclude_none=True))
+
+
+class ReserveRequest(_Message):
+    """``POST /api/v1/reserve``: a root budget is opened."""
+
+    run_id: Text
+    usd_limit_micros: PositiveInt | None = None
+    """Millionths of a dollar, rounded up."""
+    cost_limit: PositiveInt | None = None
+    """Cost units."""
+    plan_key: Text | None = None
+    user_id: Text | None = None
+
+
+class CallUsage(_Message):
+    """One provider call of a settlement. Tokens; input includes cache reads and writes."""
+
+    provider: str
+    provider_model_id: str
+    input_tokens: NonNegativeInt
+    cached_input_tokens: NonNegativeInt
+    output_tokens: NonNegativeInt
+    scope_name: str | None = None
+
+
+class CustomCost(_Message):
+    """One outside cost of a settlement, in cost units."""
+
+    type: Literal["custom_cost"] = "custom_cost"
+    name: str
+    cost_cu: NonNegativeInt
+    scope_name: str | None = None
+
+
+class SettleRequest(_Message):
+    """``POST /api/v1/settle``: the last path left a root; sums over its calls, and each of them."""
+
+    reserve_id: Text
+    provider: str = NONE
+    provider_model_id: str = NONE
+    input_tokens: NonNegativeInt = 0
+    cached_input_tokens: NonNegativeInt = 0
+    output_tokens: NonNegativeInt = 0
+    usage_breakdown: list[CallUsage | CustomCost] = Field(default_factory=list)
+    cache_write_tokens_5m: NonNegativeInt | None = None
+    cache_write_tokens_1h: NonNegativeInt | None = None
+    web_search_count: NonNegativeInt | None = None
+    reasoning_effort: Text | None = None
+
+
+class ReserveAnswer(BaseModel):
+    """What the gateway granted. Fields it may add later are let through."""
+
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+    reserve_id: Text
+    status: str | None = None
+    cost_limit: NonNegativeInt | None = None
+    usd_limit_micros: NonNegativeInt | None = None
+    tariff_version: str | None = None
+    estimated_usd_micros: NonNegativeInt | None = None
+
+    @property
+    def usd_limit(self) -> Decimal | None:
+        """The granted limit in USD."""
+        return None if self.usd_limit_micros is None else Decimal(self.usd_limit_micros) / MICRO
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as compact UTF-8 JSON. Text that is no valid Unicode gets a question mark where it is not."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def reserve_request(request: ReserveRequested) -> ReserveRequest:
+    """What is sent for the opening of a root."""
+    usd = request.usd_limit
+    return ReserveRequest(
+        run_id=request.run_id or request.scope_id,
+        usd_limit_micros=None if usd is None else int((usd * MICRO).to_integral_value(ROUND_CEILING)),
+        cost_limit=request.cost_limit,
+        plan_key=request.plan_key,
+        user_id=request.user_id,
+    )
+
+
+def settle_request(reserve_id: str, entries: Sequence[CallEntry]) -> SettleRequest:
+    """What is sent when a root was left. Calls that were taken back leave empty entries, which are passed over."""
+    calls = [entry for entry in entries if entry.cost_cu is None and entry.provider != NONE]
+    last = calls[-1] if calls else None
+
+    def total(field: str) -> int:
+        return sum(getattr(call, field) for call in calls)
+
+    return SettleRequest(
+        reserve_id=reserve_id,
+        provider=last.provider if last else NONE,
+        provider_model_id=last.model if last else NONE,
+        input_tokens=total("input_tokens"),
+        cached_input_tokens=total("cached_input_tokens"),
+        output_tokens=total("output_tokens"),
+        usage_breakdown=[_usage(entry) for entry in entries if entry.cost_cu is not None or entry.provider != NONE],
+        cache_write_tokens_5m=total("cache_write_tokens_5m") or None,
+        cache_write_tokens_1h=total("cache_write_tokens_1h") or None,
+        web_search_count=total("web_searches") or None,
+    )
+
+
+def _usage(entry: CallEntry) -> CallUsage | CustomCost:
+    if entry.cost_cu is not None:
+        return CustomCost(name=entry.model, cost_cu=entry.cost_cu, scope_name=entry.scope_name)
+    return CallUsage(
+        provider=entry.provider,
+        provider_model_id=entry.model,
+        input_tokens=entry.input_tokens,
+        cached_input_tokens=entry.cached_input_tokens,
+        output_tokens=entry.output_tokens,
+        scope_name=entry.scope_name,
+    )
+
+
+def payment_required(path: str, payload: Any) -> ActGuardPaymentRequired:
+    """The error behind an answer 402. Its keys may be written ``CurrentBalance`` or ``current_balance``; whatever is
+    missing, or no text where text is expected, is None.
+    """
+    answer: Mapping[str, Any] = payload if isinstance(payload, dict) else {}
+    known = {key.replace("_", "").lower(): value for key, value in answer.items() if value is not None}
+
+    def text(key: str) -> str | None:
+        value = known.get(key)
+        return one_line(value, 2000) if isinstance(value, str) and value else None
+
+    return ActGuardPaymentRequired(
+        path=path,
+        status=402,
+        user_message=text("usermessage") or text("message"),
+        current_balance=known.get("currentbalance"),
+        required_amount=known.get("requiredamount"),
+        shortfall=known.get("shortfall"),
+        topup_url=text("topupurl"),
+        topup_session_id=text("topupsessionid"),
+        user_id=text("userid"),
+        response_payload=answer,
+    )

@@ -1,0 +1,56 @@
+"""A thread for what blocks: name look-ups and SQLite. asyncio's own pool is joined at interpreter exit, and a look-up
+that hangs there would keep the program from ending; this one is a daemon and is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Worker:
+    """One daemon thread that runs functions in the order they are given."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of ``function(*args)``, awaited on this loop. Cancelling the wait does not undo the work."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            try:
+                value = function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  handed to the one who waits
+                report, outcome = result.set_exception, error
+            else:
+                report, outcome = result.set_result, value  # type: ignore[assignment]
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_tell, result, report, outcome)
+
+        self._jobs.put(job)
+        return await result
+
+    def end(self, last: Callable[[], object] | None = None) -> None:
+        """End the thread after what it was given, ``last`` included. Returns at once."""
+        if last is not None:
+            self._jobs.put(last)
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+def _tell(result: asyncio.Future[Any], report: Callable[[Any], None], outcome: Any) -> None:
+    if not result.done():
+        report(outcome)
