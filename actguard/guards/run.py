@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import TracebackType
 
-from actguard import context
+from actguard import clock, context
+from actguard.bus import Bus
 from actguard.events import Outcome, RunEnd, RunStart, Severity, new_id
 from actguard.exceptions import ActGuardError, NestedRuntimeContextError
 from actguard.guards.arguments import text_or_none
 from actguard.guards.parts import Parts
 from actguard.guards.tree import Tree
+from actguard.rules import attempts
 from actguard.scope import Scope
+from actguard.stores.memory import MemoryStore
 
 
 class Run(Scope["Run"]):
@@ -37,7 +39,7 @@ class Run(Scope["Run"]):
         """The budget tree that is open in this run."""
         self.opened_in_thread = 0
         self.closed = False
-        self._attempts: dict[str, int] = {}
+        self._store: MemoryStore | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}{' (closed)' if self.closed else ''}>"
@@ -47,13 +49,26 @@ class Run(Scope["Run"]):
         """The budget that a thread which joins this run is charged to, if one is open."""
         return self.tree.guard if self.tree is not None else None
 
+    @property
+    def bus(self) -> Bus:
+        """Where the events of this run go."""
+        return self._parts.bus
+
     def belongs_to(self, parts: Parts) -> bool:
         """True when this run was opened by the client that owns ``parts``."""
         return self._parts is parts
 
     def get_attempt_count(self, tool_id: str) -> int:
         """How often the tool ``module:qualname`` was called in this run under ``max_attempts``, refusals included."""
-        return self._attempts.get(tool_id, 0)
+        return 0 if self._store is None else self._store.apply(("attempts", tool_id), attempts.used)
+
+    @property
+    def store(self) -> MemoryStore:
+        """Attempts and idempotency keys of this run; made when the first of them is."""
+        with self.lock:
+            if self._store is None:
+                self._store = MemoryStore(lambda: clock.monotonic())
+            return self._store
 
     async def __aenter__(self) -> Run:
         outer = context.current_run.get()
@@ -64,7 +79,7 @@ class Run(Scope["Run"]):
         self.opened_in_thread = threading.get_ident()
         if self._adopt_threads:
             context.start_adopting(self)
-        self._entered_at = time.monotonic()
+        self._entered_at = clock.monotonic()
         context.current_run.set(self)
         bus = self._parts.bus
         if bus.wants(RunStart):
@@ -91,7 +106,7 @@ class Run(Scope["Run"]):
                     outcome=outcome,
                     severity=severity,
                     error_type=None if error is None else type(error).__name__,
-                    duration_s=time.monotonic() - self._entered_at,
+                    duration_s=clock.monotonic() - self._entered_at,
                 )
             )
 

@@ -1,0 +1,64 @@
+"""``max_attempts``: a tool may be called so many times in a run."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from actguard.exceptions import MaxAttemptsExceeded
+from actguard.guards.guarding import Guard
+from actguard.guards.protocol import CallScope, refused
+from actguard.guards.state import run_of
+from actguard.guards.tools import Call
+from actguard.rules import attempts
+
+
+class MaxAttempts(Guard):
+    """What `max_attempts` returns."""
+
+    name = "max_attempts"
+
+    def __init__(self, calls: int) -> None:
+        self._limit = attempts.checked_limit(calls)
+
+    def scope(self, call: Call) -> CallScope:
+        return _Attempt(self, call, self._limit)
+
+
+class _Attempt(CallScope):
+    __slots__ = ("_call", "_guard", "_limit")
+
+    def __init__(self, guard: MaxAttempts, call: Call, limit: int) -> None:
+        self._guard = guard
+        self._call = call
+        self._limit = limit
+
+    async def __aenter__(self) -> None:
+        run, tool = run_of("max_attempts"), self._call.tool
+        # In direct use the guard object is what is counted.
+        key = self._guard if tool is None else tool.name
+        attempt = await run.store.update(("attempts", key), attempts.attempt, self._limit)
+        if not attempt.allowed:
+            name = "this block" if tool is None else tool.name
+            error = MaxAttemptsExceeded(run_id=run.run_id, tool_name=name, limit=self._limit, used=attempt.used)
+            raise refused(self._guard, self._call, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+def max_attempts(calls: int) -> MaxAttempts:
+    """Allow a tool ``calls`` calls in each run; refused ones count as well.
+
+    Raises:
+        MaxAttemptsConfigurationError: ``calls`` is not a whole number of at least 1 (when decorating).
+        MissingRuntimeContextError: no run is active (when called).
+        MaxAttemptsExceeded: the tool was called more than ``calls`` times in this run (when called).
+
+    Example::
+
+        @actguard.max_attempts(calls=3)
+        def search(query: str) -> str: ...
+    """
+    return MaxAttempts(calls)

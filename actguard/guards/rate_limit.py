@@ -1,0 +1,171 @@
+"""``rate_limit``: at most so many calls in any window of time, per tool and per value of one of its arguments."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from actguard import clock
+from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError
+from actguard.guards.arguments import choice
+from actguard.guards.guarding import Guard
+from actguard.guards.protocol import CallScope, refused, tool_name_of
+from actguard.guards.state import shared
+from actguard.guards.tools import Call, Tool
+from actguard.rules import checks, values
+from actguard.rules.window import Refused, Waiting, Window
+from actguard.scope import Reply
+from actguard.stores.memory import Key
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OnLimit = Literal["raise", "wait"]
+
+
+class RateLimit(Guard):
+    """What `rate_limit` returns."""
+
+    name = "rate_limit"
+
+    def __init__(self, max_calls: int, period: float, scope: str | None, on_limit: OnLimit, key: object) -> None:
+        self._window = Window(max_calls, period)
+        if scope is not None:
+            checks.name(scope, "scope", "rate_limit", ScopeValidationError)
+            if key is not None:
+                raise ScopeValidationError("rate_limit: give either scope or key, not both", field="key")
+        self._scope = scope
+        self._waits = choice(on_limit, ("raise", "wait"), "on_limit", "rate_limit") == "wait"
+        self.key = key
+        self._read: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
+
+    def bind(self, tool: Tool) -> RateLimit:
+        if self._scope is None:
+            return self
+        bound = RateLimit(
+            self._window.max_calls, self._window.period, self._scope, "wait" if self._waits else "raise", None
+        )
+        try:
+            bound._read = tool.reader(self._scope)
+        except ActGuardUsageError as error:
+            problem = str(error)
+        else:
+            return bound
+        raise ScopeValidationError(f"rate_limit: scope: {problem}", field="scope")
+
+    def scope(self, call: Call) -> CallScope:
+        value = self.key if self._read is None else self._read(call.args, call.kwargs)
+        settings = (self._window.max_calls, self._window.period)
+        # A direct use without a key is a limit of its own; one with a key shares it with all that name the same.
+        owner: Any = call.tool.name if call.tool is not None else ("direct", None if value is not None else self)
+        key = ("rate_limit", owner, settings, None if value is None else values.key_of(value))
+        return (_Turn if self._waits else _Admission)(self, call, self._window, key, value)
+
+
+class _Admission(CallScope):
+    __slots__ = ("_call", "_guard", "_key", "_value", "_window")
+
+    def __init__(self, guard: RateLimit, call: Call, window: Window, key: Key, value: object) -> None:
+        self._guard = guard
+        self._call = call
+        self._window = window
+        self._key = key
+        self._value = value
+
+    async def __aenter__(self) -> None:
+        decision = await shared.update(self._key, self._window.admit, clock.monotonic())
+        if isinstance(decision, Refused):
+            error = RateLimitExceeded(
+                tool_name=tool_name_of(self._call) or "this block",
+                scope_value=self._value,
+                max_calls=self._window.max_calls,
+                period=self._window.period,
+                retry_after=decision.retry_after,
+            )
+            raise refused(self._guard, self._call, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class _Turn(_Admission):
+    """An admission that waits its turn: first come, first served, and whoever gives up leaves no gap."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> None:
+        me = _Waiter()
+        try:
+            while True:
+                decision = await shared.update(self._key, self._window.turn, me, clock.monotonic())
+                if not isinstance(decision, Waiting):
+                    _wake(decision.wake)
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await me.bell.wait(decision.delay)
+                me.bell = Reply()
+        except BaseException:
+            _wake(await shared.update(self._key, self._window.leave, me))
+            raise
+
+
+class _Waiter:
+    """One call in the queue. Its bell is rung when it becomes the first."""
+
+    __slots__ = ("bell",)
+
+    def __init__(self) -> None:
+        self.bell: Reply[None] = Reply()
+
+
+def _wake(waiter: Any) -> None:
+    if waiter is not None:
+        waiter.bell.answer(None)
+
+
+@overload
+def rate_limit(function: F, /) -> F: ...
+@overload
+def rate_limit(
+    *,
+    max_calls: int = 10,
+    period: float = 60.0,
+    scope: str | None = None,
+    on_limit: OnLimit = "raise",
+    key: object = None,
+) -> RateLimit: ...
+def rate_limit(
+    function: Any = None,
+    /,
+    *,
+    max_calls: int = 10,
+    period: float = 60.0,
+    scope: str | None = None,
+    on_limit: OnLimit = "raise",
+    key: object = None,
+) -> Any:
+    """Allow at most ``max_calls`` calls in any window of ``period`` seconds, per tool.
+
+    Works bare, with arguments, and directly: ``async with rate_limit(max_calls=5, period=60, key="alice"): …``
+
+    Args:
+        max_calls: the most calls that go on in any window; refused ones do not count.
+        period: the length of the window in seconds.
+        scope: the name of an argument; each of its values has a limit of its own.
+        on_limit: "raise" refuses; "wait" waits its turn, first come, first served.
+        key: in direct use, what takes the place of that argument; blocks that name the same key share the limit.
+
+    Raises:
+        ScopeValidationError: a setting is wrong, or the tool has no argument ``scope`` (when decorating).
+        RateLimitExceeded: the limit is reached (when called).
+
+    Example::
+
+        @actguard.rate_limit(max_calls=5, period=60, scope="user_id")
+        async def send_mail(user_id: str, text: str) -> None: ...
+    """
+    guard = RateLimit(max_calls, period, scope, on_limit, key)
+    return guard if function is None else guard(function)

@@ -1,0 +1,29 @@
+"""Where the state of tool guards lives.
+
+Rate limits and breakers belong to a tool or a dependency, not to a client, so their state is the process's: one memory
+store here. Attempts and idempotency keys belong to the run, which has a store of its own.
+"""
+
+from __future__ import annotations
+
+from actguard import clock
+from actguard.context import active_run
+from actguard.exceptions import MissingRuntimeContextError
+from actguard.guards.run import Run
+from actguard.stores.memory import MemoryStore
+
+shared = MemoryStore(lambda: clock.monotonic())
+"""State that outlives runs. Its clock is looked up at each use, so that tests can put theirs in its place."""
+
+
+def run_of(what: str) -> Run:
+    """The active run, which ``what`` needs.
+
+    Raises:
+        MissingRuntimeContextError: there is none here.
+    """
+    run = active_run()
+    if run is None or run.closed:
+        raise MissingRuntimeContextError(what)
+    assert isinstance(run, Run)
+    return run

@@ -1,0 +1,230 @@
+"""Decorating: the drivers of the protocol, one per kind of function. The one place with a sync/async branch.
+
+A decorated function keeps its name, docstring, signature and kind; frameworks that build a schema from it see the bare
+function through ``__wrapped__``. Guards above each other on one function become one chain, the upper the outer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+from actguard.context import current_tool
+from actguard.exceptions import ActGuardUsageError
+from actguard.guards.protocol import BODY, Body, Ended, Surrounding, guarded
+from actguard.guards.tools import Call, Kind, Tool
+from actguard.scope import step
+
+F = TypeVar("F")
+
+Steps = Generator[Coroutine[Any, Any, Any] | Body, Any, Ended]
+Guards = tuple[Surrounding, ...]
+
+
+class Decorator(Surrounding, Protocol):
+    """A guard, as far as decorating knows it."""
+
+    def bind(self, tool: Tool) -> Surrounding: ...
+
+
+class _Mark(NamedTuple):
+    """Notes on a decorated function what it is made of. `functools.wraps` copies it: ``wrapper`` tells a copy."""
+
+    wrapper: Any
+    tool: Tool
+    guards: Guards
+
+
+def decorate(function: F, *guards: Decorator) -> F:
+    """``function`` inside ``guards``, the first the outermost.
+
+    Raises:
+        ActGuardUsageError: it is no function, or a guard's settings do not fit it.
+    """
+    if isinstance(function, classmethod | staticmethod):
+        return cast(F, type(function)(decorate(function.__func__, *guards)))
+    if not callable(function) or isinstance(function, type):
+        what = f"the class {function.__qualname__}" if isinstance(function, type) else type(function).__name__
+        raise ActGuardUsageError(f"a guard decorates a function or a method, not {what}", field="function")
+    mark = getattr(function, "__actguard__", None)
+    if isinstance(mark, _Mark) and mark.wrapper is function:
+        tool, inner = mark.tool, mark.guards
+    else:
+        tool, inner = Tool(function), ()
+    chain = (*(guard.bind(tool) for guard in guards), *inner)
+    wrapper = _WRAPPERS[tool.kind](tool, chain)
+    functools.update_wrapper(wrapper, tool.function)
+    wrapper.__actguard__ = _Mark(wrapper, tool, chain)  # type: ignore[attr-defined]
+    return cast(F, wrapper)
+
+
+def _raise(ended: Ended) -> Any:
+    """The value, or the error raised, without a reference cycle through its traceback."""
+    try:
+        if ended.error is not None:
+            raise ended.error
+        return ended.value
+    finally:
+        del ended
+
+
+def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    def body(call: Call) -> Any:
+        outer = current_tool.set(name)
+        try:
+            if call.runner is not None:
+                return call.runner.run(function, *call.args, **call.kwargs)
+            return function(*call.args, **call.kwargs)
+        finally:
+            current_tool.reset(outer)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = Call(tool, args, kwargs)
+        steps = guarded(call, guards)
+        try:
+            todo = next(steps)
+            while True:
+                try:
+                    result = body(call) if todo is BODY else step(cast(Any, todo))
+                except BaseException as error:  # noqa: BLE001  the protocol decides
+                    todo = steps.throw(error)
+                else:
+                    todo = steps.send(result)
+        except StopIteration as done:
+            ended = done.value
+        return _raise(ended)
+
+    return wrapper
+
+
+def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    async def body(call: Call) -> Any:
+        outer = current_tool.set(name)
+        try:
+            return await function(*call.args, **call.kwargs)
+        finally:
+            current_tool.reset(outer)
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = Call(tool, args, kwargs)
+        steps = guarded(call, guards)
+        try:
+            todo = next(steps)
+            while True:
+                try:
+                    result = await (body(call) if todo is BODY else cast(Any, todo))
+                except BaseException as error:  # noqa: BLE001  the protocol decides
+                    todo = steps.throw(error)
+                else:
+                    todo = steps.send(result)
+        except StopIteration as done:
+            ended = done.value
+        return _raise(ended)
+
+    return wrapper
+
+
+def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    def advance(call: Call, move: Callable[..., Any], *sent: Any) -> Any:
+        # The name is set for each move only: between two moves the consumer runs in the same context.
+        outer = current_tool.set(name)
+        try:
+            return move(*sent) if call.runner is None else call.runner.run(move, *sent)
+        finally:
+            current_tool.reset(outer)
+
+    def body(call: Call) -> Generator[Any, Any, Any]:
+        generator = function(*call.args, **call.kwargs)
+        move: Callable[..., Any] = generator.__next__
+        sent: tuple[Any, ...] = ()
+        while True:
+            try:
+                item = advance(call, move, *sent)
+            except StopIteration as end:
+                return end.value
+            try:
+                move, sent = generator.send, ((yield item),)
+            except GeneratorExit:
+                generator.close()
+                raise
+            except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
+                move, sent = generator.throw, (thrown,)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        call = Call(tool, args, kwargs)
+        steps = guarded(call, guards)
+        try:
+            todo = next(steps)
+            while True:
+                try:
+                    result = (yield from body(call)) if todo is BODY else step(cast(Any, todo))
+                except BaseException as error:  # noqa: BLE001  the protocol decides
+                    todo = steps.throw(error)
+                else:
+                    todo = steps.send(result)
+        except StopIteration as done:
+            ended = done.value
+        return _raise(ended)
+
+    return wrapper
+
+
+def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    async def advance(call: Call, move: Any) -> Any:
+        outer = current_tool.set(name)
+        try:
+            return await (move if call.runner is None else call.runner.wait(move))
+        finally:
+            current_tool.reset(outer)
+
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        call = Call(tool, args, kwargs)
+        steps = guarded(call, guards)
+        try:
+            todo = next(steps)
+            while True:
+                try:
+                    result = None
+                    if todo is not BODY:
+                        result = await cast(Any, todo)
+                    else:
+                        generator = function(*args, **kwargs)
+                        move = generator.__anext__()
+                        while True:
+                            try:
+                                item = await advance(call, move)
+                            except StopAsyncIteration:
+                                break
+                            try:
+                                move = generator.asend((yield item))
+                            except GeneratorExit:
+                                await generator.aclose()
+                                raise
+                            except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
+                                move = generator.athrow(thrown)
+                except BaseException as error:  # noqa: BLE001  the protocol decides
+                    todo = steps.throw(error)
+                else:
+                    todo = steps.send(result)
+        except StopIteration as done:
+            ended = done.value
+        _raise(ended)
+
+    return wrapper
+
+
+_WRAPPERS: dict[Kind, Callable[[Tool, Guards], Callable[..., Any]]] = {
+    Kind.FUNCTION: _function,
+    Kind.COROUTINE: _coroutine_function,
+    Kind.GENERATOR: _generator_function,
+    Kind.ASYNC_GENERATOR: _async_generator_function,
+}
