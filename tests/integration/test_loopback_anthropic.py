@@ -172,7 +172,7 @@ async def test_async_messages(aprovider: LoopbackProvider) -> None:
             assert [block.type for block in (await stream.get_final_message()).content][1:] == ["text", "tool_use"]
         aprovider.script(Answer(generate=100, chunks=10, cut_after=2))
         cut = await client.messages.create(**ASK, stream=True)
-        with pytest.raises((anthropic.APIConnectionError, OSError, Exception), match=r"(?i)connection|incomplete"):
+        with pytest.raises(Exception, match=r"(?i)connection"):  # the SDK's own error or, in older ones, httpx's
             _ = [event async for event in cut]
         await aprovider.wait_for(lambda: aprovider.requests[-1].done)
         assert aprovider.requests[-1].output_tokens == 20

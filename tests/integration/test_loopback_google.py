@@ -103,6 +103,7 @@ def test_functions_are_called_automatically(provider: LoopbackProvider, client: 
         asked.append(city)
         return "sunny"
 
+    weather.__annotations__.update(city=str)  # older SDKs do not resolve annotations that are text
     provider.script(Answer(tool_calls=[ToolCall("weather", {"city": "Oslo"})]), "Take your sunglasses.")
     answer = client.models.generate_content(model=MODEL, contents="Weather?", config=config(tools=[weather]))
     assert (asked, answer.text) == (["Oslo"], "Take your sunglasses.")
@@ -163,9 +164,8 @@ def test_newer_embedding_models_report_their_usage(provider: LoopbackProvider, c
     assert len(answer.embeddings or []) == 1
     usage: Any = getattr(answer, "usage_metadata", None)
     assert usage is None or usage.prompt_token_count == 9
-    assert provider.requests[0].path.endswith(
-        ("gemini-embedding-2:batchEmbedContents", "gemini-embedding-2:embedContent")
-    )
+    assert "/gemini-embedding-2:" in provider.requests[0].path
+    assert provider.billed.input_tokens == 9
 
 
 def test_free_operations(provider: LoopbackProvider, client: genai.Client) -> None:
@@ -189,6 +189,7 @@ async def test_async(aprovider: LoopbackProvider) -> None:
         assert "".join([chunk.text or "" async for chunk in stream]) == "You said: Hello"
 
 
+@pytest.mark.skipif(genai.__version__.startswith("0."), reason="this SDK reads async streams with blocking calls")
 async def test_an_async_stream_is_billed_up_to_where_its_client_left(aprovider: LoopbackProvider) -> None:
     gate, all_seen, seen = Gate(), asyncio.Event(), 0
     aprovider.script(Answer(generate=1_000, chunks=100, gate=gate, gate_after=7))

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -193,9 +195,11 @@ def test_unknown_paths_answer_404_in_the_providers_shape(provider: LoopbackProvi
 
 
 def test_a_body_that_is_not_json_is_refused(provider: LoopbackProvider) -> None:
-    client = provider.openai()
-    with pytest.raises(openai.BadRequestError, match="not JSON"):
-        client.post("/chat/completions", cast_to=object, content=b"{broken")
+    for body in (b"{broken", b"[]"):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(f"{provider.openai_url}/chat/completions", data=body)
+        assert b"invalid_request_error" in refused.value.read()
+        refused.value.close()
     assert provider.billed.calls == 0
 
 
@@ -287,7 +291,7 @@ def test_failures_reach_the_client_and_cost_nothing(provider: LoopbackProvider) 
     with pytest.raises(openai.RateLimitError, match="Slow down") as limited:
         provider.openai().chat.completions.create(**ASK)
     assert limited.value.response.headers["retry-after"] == "1.5"
-    with pytest.raises(anthropic.InternalServerError, match="overloaded_error"):
+    with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
         provider.anthropic().messages.create(**ASK_CLAUDE)
     with pytest.raises(openai.AuthenticationError) as refused:
         provider.openai().chat.completions.create(**ASK)
@@ -316,7 +320,7 @@ def test_a_cut_stream_delivers_its_pieces_then_fails(provider: LoopbackProvider)
     stream = provider.openai().chat.completions.create(**ASK, stream=True)
     chunks = [next(stream) for _ in range(4)]
     assert sum(len(chunk.choices[0].delta.content or "") for chunk in chunks) == 120
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(Exception, match=r"(?i)connection"):  # the SDK's own error or, in older ones, httpx's
         next(stream)
     provider.wait_for_sync(lambda: provider.requests[0].done)
     (request,) = provider.requests
