@@ -39,11 +39,11 @@ def step(coroutine: Coroutine[Any, Any, T]) -> T:
     outer, _stepping.active = _stepping.active, True
     try:
         coroutine.send(None)
+        coroutine.close()  # its cleaning up may have to wait for a reply, too
     except StopIteration as done:
         return cast(T, done.value)
     finally:
         _stepping.active = outer
-    coroutine.close()
     name = getattr(coroutine, "__qualname__", "This")
     raise RuntimeError(f"{name} has to wait for an event loop and cannot be used with a plain `with`; use `async with`")
 
@@ -132,7 +132,8 @@ class Reply(Generic[T]):
         if not self.done:
             if _stepping.active:
                 arrived = threading.Event()
-                if self._call_when_done(arrived.set) and not arrived.wait(timeout):
+                longest = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+                if self._call_when_done(arrived.set) and not arrived.wait(longest):
                     raise TimeoutError
             else:
                 signal, call_soon = anyio.Event(), call_soon_here()

@@ -1,0 +1,47 @@
+"""What many tests need: both event loops, and a client whose prices are known without any price list."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from actguard.client import Client
+from actguard.money.own_prices import Price
+
+WATCHDOG_S = 30
+"""No test takes this long; one that waits for something that never comes ends here."""
+
+Runner = Callable[[Callable[[], Awaitable[Any]]], Any]
+
+
+def until(state: Callable[[], object]) -> None:
+    """Wait, in a thread, for a state that another thread brings about."""
+    deadline = time.monotonic() + WATCHDOG_S
+    while not state():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def on_loop(request: pytest.FixtureRequest) -> Runner:
+    """Runs an async function to its end, on asyncio and on trio."""
+
+    def run(function: Callable[[], Awaitable[Any]]) -> Any:
+        async def watched() -> Any:
+            with anyio.fail_after(WATCHDOG_S):
+                return await function()
+
+        return anyio.run(watched, backend=request.param)
+
+    return run
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A local client: an input token costs a millionth of a dollar, an output token ten, at any model."""
+    with Client(prices={"*": Price(input_per_mtok=1, output_per_mtok=10)}) as client:
+        yield client
