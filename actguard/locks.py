@@ -7,7 +7,9 @@ holds no `SettlingLock`, else as soon as it has let go of the last one.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 
@@ -20,19 +22,25 @@ class _Here(threading.local):
 
 
 _here = _Here()
+_locks: weakref.WeakSet[SettlingLock] = weakref.WeakSet()
 
 
 class SettlingLock:
     """A mutual exclusion lock, not re-entrant, for short sections that never suspend."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("__weakref__", "_lock")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        _locks.add(self)
 
     def __enter__(self) -> None:
         _here.held += 1
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except BaseException:  # Ctrl-C while waiting
+            _here.held -= 1
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -51,6 +59,28 @@ def when_safe(work: Callable[[], object]) -> None:
         work()
 
 
+class _Finalizing:
+    """Does its work as a finalizer does: what it raises is reported and does not reach the code that runs here."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def __del__(self) -> None:
+        self._work()
+
+
 def _run_deferred() -> None:
     while _here.deferred:
-        _here.deferred.pop(0)()
+        _Finalizing(_here.deferred.pop(0))
+
+
+def _after_fork() -> None:
+    """In a forked child: the threads that held locks do not exist here, and would never release them."""
+    for lock in list(_locks):
+        lock._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
