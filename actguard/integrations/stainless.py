@@ -30,12 +30,9 @@ from actguard.integrations.bodies import (
 )
 from actguard.integrations.metering import FREE, Bill, Exchange, Outcome, Settlement, Unknown
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
+from actguard.integrations.transport import was_sent
 
 RAW_RESPONSE_HEADER = "x-stainless-raw-response"
-NEVER_SENT = frozenset(
-    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError"}
-)
-"""httpx errors (by name: there are two httpx libraries) of a request that did not reach the server."""
 
 
 class StainlessExchange(Exchange):
@@ -119,9 +116,9 @@ class StainlessExchange(Exchange):
             return FREE if status >= 400 else Unknown()
         if not isinstance(error, Exception):
             return Unknown()  # cancelled or interrupted: nobody knows how far the request got
-        if is_a(error, "APIConnectionError"):
-            return FREE if is_a(error.__cause__, *NEVER_SENT) else Unknown(attempts=attempts_of(error))
-        return Unknown() if is_a(error, "JSONDecodeError", "TransportError") else FREE
+        if not is_a(error, "APIError") and is_a(error, "OpenAIError", "AnthropicError", "RuntimeError"):
+            return FREE  # no credentials, or a closed client
+        return Unknown(attempts=attempts_of(error)) if was_sent(error) else FREE
 
     def see_parsed_answers(self) -> None:
         """Have the answer noted before the SDK's parse helper sees it: the helper may raise over a paid answer."""
