@@ -14,6 +14,8 @@ from actguard.money.usage import Usage
 
 FILE_TOKENS = 1_000
 """A file that the request names and does not hold: its length is unknown here."""
+_STRUCTURE = frozenset({"role", "type"})
+"""Fields that say what their neighbours are and are no text themselves."""
 _BYTES_PER_TOKEN_OF = {
     "audio": 500.0,  # 32 tokens a second, at 128 kbit/s
     "video": 850.0,  # about 295 tokens a second with its sound, at 2 Mbit/s
@@ -37,7 +39,7 @@ def estimated_input(prompt: Iterable[Any], media_tokens: MediaTokens) -> Usage:
             if (tokens := media_tokens(item)) is not None:
                 media += tokens
             else:
-                pending.extend(item.values())
+                pending.extend(value for key, value in item.items() if key not in _STRUCTURE)
         elif isinstance(item, list | tuple):
             pending.extend(item)
     return Usage(uncached_input_tokens=-(-text_bytes // BYTES_PER_TOKEN) + media)

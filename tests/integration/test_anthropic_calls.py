@@ -200,7 +200,7 @@ async def test_an_answer_without_usage_is_estimated(provider: LoopbackProvider, 
     with spending() as budget:
         await create(client)
         assert spent(budget).output_tokens == 10
-        assert spent(budget).input_tokens == provider.requests[0].input_tokens
+        assert spent(budget).input_tokens == -(-len("Hello there, how are you?") // 4)
         assert budget.estimated_usd > 0
 
 

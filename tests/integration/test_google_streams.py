@@ -1,0 +1,220 @@
+"""Gemini's streams inside a budget scope: lazy, closed, dropped, cancelled, cut, over the limit, read after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from either import MODES, done, first, items
+from google.genai import errors
+from spending import spending, spent
+
+from actguard.client import Client
+from actguard.events import LlmUsage
+from actguard.exceptions import BudgetExceededError
+from actguard.testing import Answer, Gate, LoopbackProvider
+
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+
+MODEL = "gemini-2.5-flash"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[LoopbackProvider]:
+    async with LoopbackProvider() as provider:
+        yield provider
+
+
+@pytest.fixture(params=MODES)
+def client(request: pytest.FixtureRequest, provider: LoopbackProvider) -> Any:
+    return provider.google() if request.param == "sync" else provider.google().aio
+
+
+@pytest.fixture
+def held(provider: LoopbackProvider) -> Gate:
+    """The next answer is held back after two pieces of four, each of ten tokens."""
+    gate = Gate()
+    provider.script(Answer(generate=40, chunks=4, input_tokens=50, gate=gate, gate_after=2))
+    return gate
+
+
+async def stream_of(client: Any) -> Any:
+    return await done(client.models.generate_content_stream(model=MODEL, contents="Hello there"))
+
+
+async def close(stream: Any) -> None:
+    await done(stream.aclose() if hasattr(stream, "aclose") else stream.close())
+
+
+def assert_estimated(budget: Any, input_tokens: int, output_tokens: int) -> None:
+    assert spent(budget) == (1, input_tokens, 0, 0, output_tokens)
+    assert budget.estimated_usd == budget.usd_used > 0
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_closed_stream_is_charged_by_its_last_chunk(client: Any) -> None:
+    with spending() as budget:
+        stream = await stream_of(client)
+        await first(stream)
+        await first(stream)
+        await close(stream)
+        await anyio.wait_all_tasks_blocked()  # the event loop closes async generators below the one that was closed
+        assert_estimated(budget, 50, 20)
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_dropped_stream_is_charged_by_its_last_chunk(client: Any) -> None:
+    with spending() as budget:
+        stream = await stream_of(client)
+        await first(stream)
+        del stream
+        await anyio.wait_all_tasks_blocked()
+        assert_estimated(budget, 50, 10)
+
+
+async def test_a_stream_that_nobody_reads_is_not_sent_and_costs_nothing(provider: LoopbackProvider) -> None:
+    with spending() as budget:
+        stream = await stream_of(provider.google())
+        stream.close()
+        assert (budget.calls, provider.requests) == (0, [])
+
+
+async def test_the_scope_is_the_one_where_the_reading_starts(provider: LoopbackProvider) -> None:
+    stream = await stream_of(provider.google())
+    with spending() as budget:
+        assert list(stream)
+        assert budget.calls == 1
+
+
+async def test_a_stream_read_after_its_scope_belongs_to_the_scope_where_it_began(client: Any, held: Gate) -> None:
+    with spending() as budget:
+        stream = await stream_of(client)
+        await first(stream)
+    assert_estimated(budget, 50, 10)
+    with spending() as another:
+        held.open()
+        await items(stream)
+    assert spent(budget) == (1, 50, 0, 0, 40)
+    assert budget.estimated_usd == 0
+    assert another.calls == 0
+
+
+async def test_the_counts_of_the_last_chunk_win(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(generate=40, chunks=4, input_tokens=50, reasoning_tokens=8, cached_input_tokens=20))
+    with spending() as budget:
+        await items(await stream_of(client))
+        assert spent(budget) == (1, 50, 20, 0, 40)
+        assert budget.estimated_usd == 0
+
+
+async def test_a_cut_connection_is_charged_for_what_arrived(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(generate=40, chunks=4, input_tokens=50, cut_after=2))
+    with spending() as budget:
+        with pytest.raises(Exception) as lost:
+            await items(await stream_of(client))
+        assert not isinstance(lost.value, BudgetExceededError)
+        assert_estimated(budget, 50, 20)
+
+
+async def test_an_error_chunk_is_charged_for_what_arrived(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(generate=40, chunks=4, input_tokens=50, finish="failed"))
+    with spending() as budget:
+        with pytest.raises(errors.APIError):
+            await items(await stream_of(client))
+        assert_estimated(budget, 50, 40)
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_cancelled_reader_is_charged_for_what_arrived(provider: LoopbackProvider) -> None:
+    client, begun = provider.google().aio, asyncio.Event()
+
+    async def read() -> None:
+        async for _ in await stream_of(client):
+            begun.set()
+
+    with spending() as budget:
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert spent(budget)[:2] == (1, 50)
+        assert budget.estimated_usd > 0
+
+
+async def test_a_cancelled_call_is_charged_as_estimated(provider: LoopbackProvider) -> None:
+    client, gate = provider.google().aio, Gate()
+    provider.script(Answer(gate=gate))
+    with spending() as budget:
+        task = asyncio.create_task(client.models.generate_content(model=MODEL, contents="Hello there"))
+        await provider.wait_for(lambda: gate.held == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert budget.calls == 1
+        assert budget.estimated_usd > 0
+
+
+async def test_one_usage_event_per_stream_however_it_ends(provider: LoopbackProvider, client: Any, held: Gate) -> None:
+    with Client() as guard:
+        async with guard.bus.subscribe(LlmUsage) as events:
+            with guard.run(), guard.budget_guard(usd_limit=1):
+                stream = await stream_of(client)
+                await first(stream)
+                await close(stream)
+                del stream
+                await items(await stream_of(client))
+            seen = [await anext(aiter(events)) for _ in range(2)]
+    assert sorted(event.estimated for event in seen) == [False, True]
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_reaches_the_limit_is_closed_and_what_arrived_is_delivered(
+    provider: LoopbackProvider, client: Any
+) -> None:
+    gate = Gate()
+    provider.script(Answer(generate=2000, chunks=200, input_tokens=50, gate=gate, gate_after=20))
+    received = ""
+    with spending(token_limit=100) as budget:
+        stream = await stream_of(client)
+        with pytest.raises(BudgetExceededError) as reached:  # noqa: PT012  any of the reads
+            while True:
+                received += (await first(stream)).text
+        await provider.wait_for(lambda: provider.requests[0].disconnected)
+    assert reached.value.partial == received
+    assert len(received) >= 4 * 50
+    assert provider.requests[0].output_tokens <= 200
+    assert budget.tokens_used >= 100
+    assert budget.estimated_usd > 0
+
+
+async def test_a_chat_stream_that_reaches_the_limit_says_so(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(generate=400, chunks=40, input_tokens=50))
+    with spending(token_limit=100), pytest.raises(BudgetExceededError) as reached:
+        await items(await done(client.chats.create(model=MODEL).send_message_stream("Hello there")))
+    assert reached.value.partial
+
+
+async def test_a_stream_whose_end_crosses_delivers_everything_first(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(text="All of it.", chunks=1, input_tokens=50))
+    received = ""
+    with spending(token_limit=10):
+        stream = await stream_of(client)
+        with pytest.raises(BudgetExceededError) as crossed:  # noqa: PT012  any of the reads
+            while True:
+                received += (await first(stream)).text or ""
+    assert received == crossed.value.partial == "All of it."
+
+
+async def test_a_stream_over_the_limit_may_return_instead(provider: LoopbackProvider, client: Any) -> None:
+    provider.script(Answer(generate=400, chunks=40, input_tokens=50))
+    with spending(token_limit=100, on_crossing="return") as budget:
+        await items(await stream_of(client))
+        assert budget.tokens_used == 450
+        with pytest.raises(BudgetExceededError):
+            await items(await stream_of(client))
