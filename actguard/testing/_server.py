@@ -40,26 +40,28 @@ class LoopbackServer:
         self._number = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._ready: Future[int] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
-    def start(self) -> int:
-        """Start the thread; the port once it listens."""
+    def start(self) -> Future[int]:
+        """Start the thread; the port, once it listens."""
         if self._thread is not None:
             raise RuntimeError("The loopback provider is running already.")
         self._stopping = False
-        ready: Future[int] = Future()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="actguard-loopback", daemon=True)
+        self._ready = Future()
+        self._thread = threading.Thread(target=self._run, args=(self._ready,), name="actguard-loopback", daemon=True)
         self._thread.start()
-        return ready.result()
+        return self._ready
 
     def stop(self) -> None:
         """Drop all connections and end the thread. Stopping twice does nothing."""
         thread, self._thread = self._thread, None
-        if thread is None or self._loop is None or self._stop is None:
+        if thread is None:
             return
         self._stopping = True
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if self._ready.exception() is None and self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
         thread.join(STOP_SECONDS)
 
     def _run(self, ready: Future[int]) -> None:
@@ -197,9 +199,9 @@ class Exchange:
             await response.write(whole.body[: len(whole.body) // 2])
             return self._lose(response)
         plain = web.Response(body=whole.body, status=whole.status, headers=headers)
+        self._complete()
         await plain.prepare(self.request)
         await plain.write_eof()
-        self.received.completed = True
         return plain
 
     async def send_stream(self, operation: Operation, generation: Generation) -> web.StreamResponse:
@@ -235,9 +237,15 @@ class Exchange:
         if answer.gate is not None and sent and answer.gate_after >= sent:
             await answer.gate._pass(self._log.changed)
         received.output_tokens = self.invoiced(generation.output_tokens)
-        received.completed = True
+        self._complete()
         await response.write_eof(bytes(pending))
         return response
+
+    def _complete(self) -> None:
+        """Mark the request before its last byte is out: its client may look as soon as it has read that."""
+        self.received.completed = True
+        self.received.done = True
+        self._log.changed()
 
     async def _cut(self, response: web.StreamResponse, pending: bytes | bytearray) -> web.StreamResponse:
         if pending:
@@ -246,14 +254,14 @@ class Exchange:
 
     def _lose(self, response: web.StreamResponse) -> web.StreamResponse:
         """Close the connection in the middle of a body: what was written still arrives, the end never does."""
-        self.cut = True
+        self.cut = self.received.done = True
         if self.request.transport is not None:
             self.request.transport.close()
         return response
 
     def reset(self) -> web.StreamResponse:
         """Close the connection before the first byte."""
-        self.cut = True
+        self.cut = self.received.done = True
         transport = self.request.transport
         if isinstance(transport, asyncio.Transport):
             sock: socket.socket | None = transport.get_extra_info("socket")

@@ -23,9 +23,12 @@ DIMENSIONS = 16
 """Of embeddings, where the request does not say."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def dumps(value: object) -> bytes:
     """JSON as it goes over the wire."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(value).encode()
 
 
 def sse(payload: object, event: str | None = None) -> bytes:

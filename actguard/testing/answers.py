@@ -80,6 +80,8 @@ class Gate:
 class ToolCall:
     """A tool that the model wants called.
 
+    Raises: TypeError when the arguments cannot be written as JSON.
+
     Example: ``ToolCall("get_weather", {"city": "Oslo"})``.
     """
 
@@ -88,6 +90,9 @@ class ToolCall:
     """A mapping, or the JSON text itself where a test wants it broken."""
     id: str | None = None
     """None: made from the number of the request."""
+
+    def __post_init__(self) -> None:
+        _ = self.json  # what is no JSON fails where it is scripted, not where it is sent
 
     @property
     def json(self) -> str:

@@ -31,6 +31,11 @@ T = TypeVar("T")
 WAIT_SECONDS = 5.0
 
 
+def root_url(port: int) -> str:
+    """Where a server on this port is found."""
+    return f"http://127.0.0.1:{port}"
+
+
 class LoopbackProvider(Clients):
     """OpenAI, Anthropic and Gemini on 127.0.0.1, Azure, Bedrock and Vertex included.
 
@@ -126,7 +131,7 @@ class LoopbackProvider(Clients):
         return self._server.log.wait_for(predicate, timeout, threading.Event())
 
     def __enter__(self) -> Self:
-        self._root = f"http://127.0.0.1:{self._server.start()}"
+        self._root = root_url(self._server.start().result())
         return self
 
     def __exit__(
@@ -140,7 +145,13 @@ class LoopbackProvider(Clients):
         self._root = ""
 
     async def __aenter__(self) -> Self:
-        return await anyio.to_thread.run_sync(self.__enter__)
+        ready = self._server.start()
+        try:
+            self._root = root_url(await anyio.to_thread.run_sync(ready.result))
+        except BaseException:
+            self._server.stop()  # cancelled before it was ready: nobody would leave what was never entered
+            raise
+        return self
 
     async def __aexit__(
         self,

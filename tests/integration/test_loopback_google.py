@@ -103,7 +103,7 @@ def test_functions_are_called_automatically(provider: LoopbackProvider, client: 
         asked.append(city)
         return "sunny"
 
-    weather.__annotations__.update(city=str)  # older SDKs do not resolve annotations that are text
+    weather.__annotations__.update({"city": str, "return": str})  # older SDKs do not resolve annotations that are text
     provider.script(Answer(tool_calls=[ToolCall("weather", {"city": "Oslo"})]), "Take your sunglasses.")
     answer = client.models.generate_content(model=MODEL, contents="Weather?", config=config(tools=[weather]))
     assert (asked, answer.text) == (["Oslo"], "Take your sunglasses.")
