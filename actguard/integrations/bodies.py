@@ -1,12 +1,14 @@
 """Metering the body of an HTTP response that the caller has not read yet.
 
 Nothing is read for it: the response's own `iter_bytes` (which `read`, `json`, `iter_lines` and SDK streams go through,
-decompressed) is replaced on that one instance by one that reads along, and its `close` by one that notices.
+decompressed) is replaced on that one instance by one that reads along, and its byte stream by one that notices when it
+is closed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -158,24 +160,51 @@ def meter_body(response: Any, reader: BodyReader, settlement: Settlement, subjec
 
 
 def notice_close(response: Any, meter: StreamMeter) -> None:
-    """Have ``response.close()`` and ``aclose()`` settle: SDK helpers close the response, not its stream."""
-    kind: Any = type(response)
-    this: Callable[[], Any] = weakref.ref(response)
+    """Have the closing of ``response`` settle: SDK helpers close the response, not the stream made from it.
 
-    def close() -> None:
+    Its byte stream is wrapped, as nothing that hangs on the response itself may refer back to it: a dropped response
+    must go at once, and close its connection from a finalizer.
+    """
+    bases = tuple(kind for kind in type(response.stream).__mro__ if kind.__name__ in _BYTE_STREAMS)
+    response.stream = _noticing(bases)(response.stream, meter)
+
+
+_BYTE_STREAMS = ("SyncByteStream", "AsyncByteStream")
+"""What httpx and httpx2 call them; a response accepts those of its own library only."""
+
+
+@functools.cache
+def _noticing(bases: tuple[type, ...]) -> type:
+    return type("NoticingByteStream", (_NoticingByteStream, *bases), {})
+
+
+class _NoticingByteStream:
+    """Passes everything on, and tells the meter when it is closed."""
+
+    def __init__(self, stream: Any, meter: StreamMeter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
         try:
-            kind.close(this())
+            self._stream.close()
         finally:
-            meter.closed()
+            when_safe(self._meter.closed)
 
-    async def aclose() -> None:
+    async def aclose(self) -> None:
         try:
-            await kind.aclose(this())
+            await self._stream.aclose()
         finally:
-            meter.closed()
-
-    response.close = close
-    response.aclose = aclose
+            when_safe(self._meter.closed)
 
 
 def unread(response: Any) -> bool:
