@@ -105,7 +105,9 @@ class Board:
     calls: list[CallEntry] = field(default_factory=list)
     notes: list[NoteEntry] = field(default_factory=list)
     stop: StopEntry | None = None
+    """The latest."""
     told: ToldEntry | None = None
+    """What came of it, if somebody goes on."""
     answer: str = ""
     """What the outermost agent has answered."""
     text: str = ""
@@ -164,7 +166,7 @@ class Board:
     def _stop(self, event: BudgetBlocked) -> StopEntry:
         scope = self._scope(event.scope_id)
         scope.full = True
-        self.stop = StopEntry(self._seconds(event), scope.name, scope.spent, scope.limit)
+        self.stop, self.told = StopEntry(self._seconds(event), scope.name, scope.spent, scope.limit), None
         return self.stop
 
     def _note(self, text: str) -> NoteEntry:

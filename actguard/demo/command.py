@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             with _view(options) as view:
                 view.introduce(*_introduction(options, cap))
-                asyncio.run(_play(options, client, desk, view))
+                asyncio.run(play(options, client, desk, view))
                 view.report(report_on(desk.ticket, live=bool(options.live)))
         except KeyboardInterrupt:
             print(f"\nStopped by you, after {_spent(desk.ticket)}.", file=sys.stderr)
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-async def _play(options: argparse.Namespace, client: actguard.Client, desk: SupportDesk, view: View) -> None:
+async def play(options: argparse.Namespace, client: actguard.Client, desk: SupportDesk, view: View) -> None:
     """Let the agents work, and show what the bus says about it."""
     async with AsyncExitStack() as stack, client.bus.subscribe(*WATCHED) as events:
         ticking = asyncio.create_task(_tick(view))
