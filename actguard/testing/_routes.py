@@ -11,7 +11,8 @@ from actguard.testing._google import google_operation
 from actguard.testing._openai import ChatCompletions, OpenAIOperation, UnknownOpenAI
 from actguard.testing._openai_files import Batches, Files, Models
 from actguard.testing._openai_media import Images, Speech, Transcriptions
-from actguard.testing._openai_responses import Compact, Responses, StoredResponseOperation
+from actguard.testing._openai_responses import Responses
+from actguard.testing._openai_stored import Compact, StoredResponseOperation
 from actguard.testing._openai_text import Completions, Embeddings, Moderations
 from actguard.testing._wire import Call, Operation
 from actguard.testing.received import Platform

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -27,20 +27,8 @@ THOUGHTFUL = Answer(text="Sunny.", thinking="Let me think.", tool_calls=[ToolCal
 
 
 @pytest.fixture
-def provider() -> Iterator[LoopbackProvider]:
-    with LoopbackProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def client(provider: LoopbackProvider) -> anthropic.Anthropic:
     return provider.anthropic()
-
-
-@pytest.fixture
-async def aprovider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 def disjoint(usage: Any) -> tuple[int, int, int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -32,22 +31,10 @@ class Pair(BaseModel):
     size: int
 
 
-@pytest.fixture
-def provider() -> Iterator[LoopbackProvider]:
-    with LoopbackProvider() as provider:
-        yield provider
-
-
 @pytest.fixture(params=["google", "vertex"])
 def client(provider: LoopbackProvider, request: pytest.FixtureRequest) -> genai.Client:
     made: genai.Client = getattr(provider, request.param)()
     return made
-
-
-@pytest.fixture
-async def aprovider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 def config(**settings: Any) -> types.GenerateContentConfig:
