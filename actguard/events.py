@@ -9,6 +9,7 @@ A `Request` is an event that wants a verdict: it goes out through ``bus.ask`` an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -274,14 +275,19 @@ class Request(Event):
 
     lifecycle: ClassVar[bool] = True
 
+    asked_at: float = Field(default_factory=time.monotonic, repr=False)
+    """``time.monotonic()`` when it was asked: what is left of the asker's patience counts from here."""
+
 
 class ReserveRequested(Request):
-    """A root budget scope is being opened; answered with a `Reserved`, or with an error that refuses it."""
+    """A root budget scope is being opened; answered with a `Reserved`, or with an error that refuses it. Its ``id``
+    is the key under which the gateway recognises a retry.
+    """
 
     category: Literal["budget"] = "budget"
     name: Literal["reserve_requested"] = "reserve_requested"
     scope_id: str
-    """The root being opened: also the key under which a retry is recognised."""
+    """The root being opened."""
     usd_limit: Decimal | None = None
     """The user's limit in USD."""
     cost_limit: int | None = None
@@ -303,6 +309,8 @@ class Reserved(BaseModel):
     """In cost units."""
     cost_of: Any = None
     """``(provider, model, usage) -> int`` cost units by the gateway's tariff; None: a call's USD × 1,000."""
+    cu_per_usd: int | None = None
+    """Cost units to the dollar of an outside cost, by the tariff; None: 1,000."""
 
 
 class CallEntry(BaseModel):
@@ -333,7 +341,9 @@ class CallEntry(BaseModel):
 
 
 class SettleRequested(Request):
-    """The last path left a root: everything it used. Answered with None when done, or with the gateway's error."""
+    """The last path left a root: everything it used. Answered with None when done, or with the gateway's error. Its
+    ``id`` is the key under which the gateway recognises a retry.
+    """
 
     category: Literal["budget"] = "budget"
     name: Literal["settle_requested"] = "settle_requested"
