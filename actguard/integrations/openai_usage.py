@@ -16,6 +16,9 @@ from actguard.money.usage import NO_DETAILS, Usage
 
 PRICED_TIERS = frozenset({"flex", "priority", "fast"})
 """Service tiers with prices of their own; every other name is billed at the usual rates."""
+TOO_MANY = 2**53
+"""No provider counts as far as this."""
+_TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens")
 PENDING = frozenset({"queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing"})
 """An answer with this status is not finished: its usage is not final."""
 
@@ -39,19 +42,23 @@ def field(thing: Any, *names: str) -> Any:
     return None
 
 
+def is_count(value: Any) -> bool:
+    """True for what can be a number of tokens, or of anything else that is counted."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < TOO_MANY
+
+
 def count(thing: Any, *names: str) -> int:
     """A count among the fields; zero where there is none that can be one."""
     value = field(thing, *names)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:
-        return 0
-    return int(value)
+    return int(value) if is_count(value) else 0
 
 
 def usage_of(block: Any) -> Usage | None:
-    """The usage that a usage block reports; None when it reports none."""
+    """The usage that a usage block reports; None when it reports none, or none that can be right."""
     if field(block, "type") == "duration":
-        return Usage(details={"audio_seconds": field(block, "seconds") or 0})
-    if field(block, "prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens") is None:
+        seconds = field(block, "seconds")
+        return Usage(details={"audio_seconds": seconds}) if is_count(seconds) else None
+    if not any(is_count(field(block, name)) for name in _TOTALS):
         return None
     inputs = field(
         block, "prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details"

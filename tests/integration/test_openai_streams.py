@@ -45,6 +45,12 @@ def content(chunks: list[Any]) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+async def read_into(chunks: list[Any], stream: Any) -> None:
+    """Read ``stream`` until it raises."""
+    while True:
+        chunks.append(await first(stream))
+
+
 def assert_estimated(budget: Any, *, output_at_least: int = 0) -> None:
     [row] = budget.breakdown()
     assert row.estimated
@@ -186,8 +192,7 @@ async def test_a_cut_stream_raises_the_sdks_error_and_is_estimated(provider: Loo
     with spending() as budget:
         stream = await chat_stream(client)
         with pytest.raises(Exception, match=r"(?i)connection|peer|incomplete"):
-            while True:
-                chunks.append(await first(stream))
+            await read_into(chunks, stream)
         assert_estimated(budget, output_at_least=15)
     assert len(content(chunks)) >= 60
 
@@ -292,8 +297,7 @@ async def test_a_stream_that_crosses_is_closed_and_its_text_is_on_the_error(
     with spending(token_limit=200) as budget:
         stream = await chat_stream(client)
         with pytest.raises(BudgetExceededError) as crossing:
-            while True:
-                chunks.append(await first(stream))
+            await read_into(chunks, stream)
     await provider.wait_for(lambda: provider.requests[0].done)
 
     assert provider.requests[0].disconnected
@@ -313,8 +317,7 @@ async def test_everything_that_arrived_is_delivered_before_the_crossing(
     with spending(token_limit=20):
         stream = await chat_stream(client)
         with pytest.raises(BudgetExceededError) as crossing:
-            while True:
-                chunks.append(await first(stream))
+            await read_into(chunks, stream)
     gate.open()
     assert content(chunks) == crossing.value.partial
     assert "word " * 400 != crossing.value.partial != ""
@@ -328,8 +331,7 @@ async def test_a_stream_that_crosses_with_its_last_chunk_is_delivered_whole(
     with spending(token_limit=1_000) as budget:
         stream = await chat_stream(client)
         with pytest.raises(BudgetExceededError) as crossing:
-            while True:
-                chunks.append(await first(stream))
+            await read_into(chunks, stream)
     assert content(chunks) == crossing.value.partial == "Forty-two"
     assert crossing.value.response is stream
     assert_charged_as_billed(budget, provider)
