@@ -17,10 +17,10 @@ CALLS: Columns = (
     ("time", 5),
     ("scope", -8),
     ("provider", -9),
-    ("model", -17),
-    ("tokens in", 9),
-    ("out", 5),
-    ("USD", 8),
+    ("model", -21),
+    ("input", 7),
+    ("output", 6),
+    ("USD", 9),
     ("left", 8),
 )
 BREAKDOWN: Columns = (
@@ -28,13 +28,13 @@ BREAKDOWN: Columns = (
     ("provider", -9),
     ("model", -22),
     ("calls", 5),
-    ("tokens in", 10),
-    ("out", 7),
+    ("input", 10),
+    ("output", 7),
     ("USD", 10),
 )
 
 
-DISPENSABLE = ("time", "provider", "calls", "out", "tokens in")
+DISPENSABLE = ("time", "provider", "calls", "output", "input")
 """Columns to leave out where there is no room for all, in this order."""
 
 

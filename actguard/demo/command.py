@@ -92,13 +92,17 @@ def run(options: argparse.Namespace) -> int:
     with actguard.Client() as client:
         desk = SupportDesk(client, cap)
         try:
-            with _view(options) as view:
+            with view_for(options) as view:
                 view.introduce(*_introduction(options, cap))
                 asyncio.run(play(options, client, desk, view))
                 view.report(report_on(desk.ticket, live=bool(options.live)))
         except KeyboardInterrupt:
             print(f"\nStopped by you, after {_spent(desk.ticket)}.", file=sys.stderr)
             return INTERRUPTED
+        except BrokenPipeError:
+            # Who read the lines has gone. What Python still wants to flush on its way out goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
         except Exception as error:
             words = provider_problem(error)
             if words is None:
@@ -111,13 +115,24 @@ def run(options: argparse.Namespace) -> int:
 async def play(options: argparse.Namespace, client: actguard.Client, desk: SupportDesk, view: View) -> None:
     """Let the agents work, and show what the bus says about it."""
     async with AsyncExitStack() as stack, client.bus.subscribe(*WATCHED) as events:
+        playing = asyncio.current_task()
+        assert playing is not None
+
+        def stop_playing(watcher: asyncio.Task[None]) -> None:
+            if not watcher.cancelled() and watcher.exception() is not None:
+                playing.cancel()  # nobody can watch any more: spend nothing more
+
         ticking = asyncio.create_task(_tick(view))
         watching = asyncio.create_task(_watch(events, view))
+        watching.add_done_callback(stop_playing)
+        ticking.add_done_callback(stop_playing)
         try:
             await desk.work(await _cast(options, stack))
         finally:
             events.close()
             await watching
+            if ticking.done():
+                await ticking
             ticking.cancel()
             view.tick()
 
@@ -184,7 +199,7 @@ def _introduction(options: argparse.Namespace, cap: Decimal) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _view(options: argparse.Namespace) -> Iterator[View]:
+def view_for(options: argparse.Namespace) -> Iterator[View]:
     """The live display where it can be shown and is wanted, else plain lines."""
     dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     if options.plain or dumb or not sys.stdout.isatty() or not HAS_RICH:

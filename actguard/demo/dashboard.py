@@ -136,7 +136,7 @@ class _Table(Table):
     """A table of those columns that fit."""
 
     def __init__(self, columns: Columns, room: int) -> None:
-        super().__init__(box=None, header_style="bold cyan", padding=(0, 1, 0, 0))
+        super().__init__(box=None, header_style="bold cyan", padding=(0, 1, 0, 0), pad_edge=False)
         self._shown = shown(columns, room)
         for name, width in (columns[index] for index in self._shown):
             justify: JustifyMethod = "right" if width > 0 else "left"
