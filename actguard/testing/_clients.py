@@ -184,7 +184,8 @@ class Clients:
 
     def _close_clients(self) -> None:
         """Close what can be closed without an event loop."""
-        for client in self._clients:
+        clients, self._clients = self._clients, []
+        for client in clients:
             close = getattr(client, "close", None)
             if close is not None and not inspect.iscoroutinefunction(close):
                 close()

@@ -140,9 +140,11 @@ class LoopbackProvider(Clients):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close_clients()
-        self._server.stop()
-        self._root = ""
+        try:
+            self._close_clients()
+        finally:
+            self._server.stop()
+            self._root = ""
 
     async def __aenter__(self) -> Self:
         ready = self._server.start()
@@ -160,5 +162,7 @@ class LoopbackProvider(Clients):
         traceback: TracebackType | None,
     ) -> None:
         with anyio.CancelScope(shield=True):
-            await self._aclose_clients()
-            await anyio.to_thread.run_sync(self.__exit__, exc_type, exc, traceback)
+            try:
+                await self._aclose_clients()
+            finally:
+                await anyio.to_thread.run_sync(self.__exit__, exc_type, exc, traceback)

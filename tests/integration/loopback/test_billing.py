@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import openai
 import pytest
 
 from actguard.testing import Answer, Gate, Hang, LoopbackProvider
@@ -13,14 +14,21 @@ from actguard.testing import Answer, Gate, Hang, LoopbackProvider
 ASK: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello there"}]}
 
 
-async def leave(provider: LoopbackProvider, when: Callable[[], bool]) -> None:
+async def leave(provider: LoopbackProvider, when: Callable[[], object], stream: bool = False) -> None:
     """Call and give up as soon as ``when()`` is true, then wait until the provider has noticed."""
     async with provider.async_openai() as client:
-        call = asyncio.create_task(client.chat.completions.create(**ASK))
+
+        async def call() -> None:
+            answer = await client.chat.completions.create(**ASK, stream=stream)
+            if isinstance(answer, openai.AsyncStream):
+                async with answer:
+                    _ = [chunk async for chunk in answer]
+
+        calling = asyncio.create_task(call())
         await provider.wait_for(when)
-        call.cancel()
+        calling.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await call
+            await calling
         await provider.wait_for(lambda: provider.requests[0].done)
 
 
@@ -80,6 +88,20 @@ async def test_a_plain_answer_is_billed_although_its_client_left(aprovider: Loop
     (request,) = aprovider.requests
     assert (request.disconnected, request.status) == (True, None)
     assert (aprovider.billed.input_tokens, aprovider.billed.output_tokens) == (11, 22)
+
+
+async def test_a_stream_that_nobody_waits_for_costs_nothing(aprovider: LoopbackProvider) -> None:
+    aprovider.script(Answer(generate=100, delay=600))
+    await leave(aprovider, lambda: bool(aprovider.requests), stream=True)
+    (request,) = aprovider.requests
+    assert (request.disconnected, request.billed, request.status) == (True, False, None)
+
+
+async def test_between_two_pieces_nothing_is_generated(aprovider: LoopbackProvider) -> None:
+    aprovider.script(Answer(generate=100, chunks=4, chunk_delay=600))
+    await leave(aprovider, lambda: aprovider.requests and aprovider.requests[0].output_tokens, stream=True)
+    (request,) = aprovider.requests
+    assert (request.disconnected, request.output_tokens) == (True, 25)
 
 
 def test_pieces_join_to_the_text_and_keep_tokens_whole(provider: LoopbackProvider) -> None:

@@ -153,6 +153,18 @@ def test_stopping_lets_go_of_everything() -> None:
     gc.collect()  # an unclosed socket would warn here, and warnings are errors
 
 
+async def test_a_cancelled_start_leaves_nothing_behind() -> None:
+    provider = LoopbackProvider()
+    starting = asyncio.create_task(provider.__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert "actguard-loopback" not in [thread.name for thread in threading.enumerate()]
+    async with provider:
+        assert provider.openai_url
+
+
 def test_it_can_be_used_again_but_not_twice_at_once() -> None:
     provider = LoopbackProvider()
     with pytest.raises(RuntimeError, match="not running"):
