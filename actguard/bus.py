@@ -127,12 +127,14 @@ class Bus:
         *kinds: type[Event],
         queue_size: int | None = None,
         on_flush: Callable[[], Awaitable[None]] | None = None,
+        when: Callable[[Any], bool] | None = None,
     ) -> Handler:
         """Call ``function(event)`` on the hub for each event of the given classes, in order; of all when none is named.
 
         A coroutine function is awaited on the hub's loop, any other runs in a worker thread; neither can slow the
         guarded call or another subscriber. What it raises is warned about once. ``on_flush`` is awaited on every
-        ``client.flush()``. The handler that is returned has ``remove()``.
+        ``client.flush()``. ``when(event)`` is asked at once, in the thread that publishes: only events for which it is
+        true are taken; it must be quick and not raise. The handler that is returned has ``remove()``.
 
         Raises:
             ActGuardUsageError: ``function`` is not callable, or one of ``kinds`` is no event class.
@@ -140,7 +142,7 @@ class Bus:
         if not callable(function):
             raise ActGuardUsageError("add_handler: function must be callable", field="function")
         size = _checked_size(queue_size, self._queue_size)
-        handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush)
+        handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush, when)
         self._hub.add(handler)
         self._add(handler)
         return handler

@@ -239,6 +239,7 @@ class Handler:
         kinds: tuple[type[Event], ...],
         size: int,
         on_flush: Callable[[], Awaitable[None]] | None,
+        when: Callable[[Any], bool] | None = None,
     ) -> None:
         self._owner = owner
         self._hub = hub
@@ -247,6 +248,7 @@ class Handler:
             getattr(function, "__call__", None)  # noqa: B004  an object with `async def __call__`
         )
         self._on_flush = on_flush
+        self._when = when
         self._queue: _LoopQueue | None = None
         self._lost_before = 0
         self.kinds = kinds
@@ -268,6 +270,8 @@ class Handler:
 
     def offer(self, event: Event) -> bool:
         """Take ``event`` if there is room; starts the hub again after a fork."""
+        if self._when is not None and not self._when(event):
+            return True
         waiting = self._queue
         if waiting is None:
             if self._hub.closed:
