@@ -306,19 +306,19 @@ def test_a_run_that_adopts_threads_counts_their_calls(provider: LoopbackProvider
 
 
 async def test_calls_and_streams_of_many_tasks_are_all_counted(provider: LoopbackProvider) -> None:
-    client = provider.async_openai()
-    with spending() as budget:
-        await asyncio.gather(*(call(client) for _ in range(50) for call in (chat, chat_chunks)))
+    async with provider.async_openai() as client:
+        with spending() as budget:
+            await asyncio.gather(*(call(client) for _ in range(50) for call in (chat, chat_chunks)))
     assert budget.calls == 100
     assert_charged_as_billed(budget, provider)
 
 
 async def test_a_nested_scope_charges_those_around_it(provider: LoopbackProvider) -> None:
-    client = provider.async_openai()
-    with Client() as guard, guard.run(), guard.budget_guard(usd_limit=10) as outer:
-        await chat(client)
-        with guard.budget_guard(name="inner", usd_limit=10) as inner:
+    async with provider.async_openai() as client:
+        with Client() as guard, guard.run(), guard.budget_guard(usd_limit=10) as outer:
             await chat(client)
+            with guard.budget_guard(name="inner", usd_limit=10) as inner:
+                await chat(client)
     assert (outer.calls, inner.calls) == (2, 1)
     assert_charged_as_billed(outer, provider)
 
