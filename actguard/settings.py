@@ -34,6 +34,7 @@ Retries = Annotated[int, Field(ge=0, le=MOST)]
 Milliseconds = Annotated[int, Field(ge=0, le=MOST)]
 
 SMALLEST_SPOOL = 64 * 1024
+LARGEST_MARGIN_S = 0.1
 
 BUDGET_TIMEOUT_S = 3.0
 BUDGET_MAX_RETRIES = 1
@@ -132,6 +133,11 @@ class Settings(BaseModel):
     def has_gateway(self) -> bool:
         """True when there is both an address and a key: only then is anything sent."""
         return self.gateway_url is not None and self.api_key is not None
+
+    @property
+    def answer_within_s(self) -> float:
+        """When a reserve or settle is answered at the latest: a little before the asker's own patience ends."""
+        return self.budget_timeout_s - min(LARGEST_MARGIN_S, self.budget_timeout_s / 10)
 
 
 def _is_loopback(host: str) -> bool:

@@ -66,6 +66,11 @@ class GatewayFailure(Exception):
         )
 
 
+def timed_out(path: str) -> GatewayFailure:
+    """The failure of an answer that did not come in time."""
+    return GatewayFailure("timeout", "The gateway did not answer in time.", path=path, retryable=True)
+
+
 _CLIENT_ERRORS = {
     400: ("rejected", "The gateway calls the request wrong: this SDK and the gateway may be of different versions."),
     401: ("unauthorized", "The gateway does not accept the key: check api_key."),

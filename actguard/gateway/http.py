@@ -13,8 +13,8 @@ import json
 import logging
 import ssl
 from dataclasses import dataclass
-from importlib import metadata
-from typing import TYPE_CHECKING, Any, cast
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from actguard.gateway.backoff import Backoff, read_retry_after
@@ -25,7 +25,7 @@ from actguard.settings import Settings
 
 if TYPE_CHECKING:
     import aiohttp
-    from aiohttp.abc import AbstractResolver
+    from aiohttp import ClientSession
 
 logger = logging.getLogger("actguard.gateway")
 
@@ -75,22 +75,46 @@ class Transport:
         self._debug = settings.debug
         self._redact = Redactor(settings.api_key.get_secret_value())
         self.backoff = Backoff(base_s=settings.backoff_base_ms / 1000, longest_s=settings.backoff_max_ms / 1000)
-        self._session: aiohttp.ClientSession | None = None
+        self._resolver: Resolver | None = None
+        self._session: ClientSession | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
 
-    async def __aenter__(self) -> Transport:
-        """Open the pool."""
-        import aiohttp
+    async def open(self, path: str = "") -> ClientSession:
+        """The pool, which is opened by the first who needs it.
 
-        secure = urlsplit(self._base).scheme == "https"
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS,
-            keepalive_timeout=KEEP_ALIVE_S,
-            resolver=cast("AbstractResolver", Resolver()),
+        Raises:
+            GatewayFailure: the certificates of authorities cannot be read, or the pool is closed.
+        """
+        async with self._opening:
+            if self._session is None:
+                self._session = await self._open(path)
+            return self._session
+
+    async def close(self) -> None:
+        """Close the pool and the connections in it, for good."""
+        self._closed = True
+        if self._resolver is not None:
+            await self._resolver.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await asyncio.sleep(0)  # transports close their sockets in the loop's next round
+
+    async def _open(self, path: str) -> ClientSession:
+        if self._closed:
+            raise GatewayFailure("closed", "The client is closed.", path=path, retryable=True)
+        resolver = self._resolver = self._resolver or Resolver()
+        # Both take their time, which the hub's other residents must not wait for.
+        aiohttp = await resolver.worker.run(import_module, "aiohttp")
+        context: ssl.SSLContext | bool = True
+        if urlsplit(self._base).scheme == "https":
             # Made here and not when aiohttp is imported: SSL_CERT_FILE may be set in between.
-            ssl=ssl.create_default_context() if secure else True,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
+            context = await resolver.worker.run(_certificates, path)
+        session: ClientSession = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, resolver=resolver, ssl=context
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -101,14 +125,7 @@ class Transport:
                 "User-Agent": f"actguard-python/{_version()}",
             },
         )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the pool and the connections in it."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-            await asyncio.sleep(0)  # transports close their sockets in the loop's next round
+        return session
 
     async def call(self, call: Call, *, deadline: float, retries: int, linger_s: float = 0.0) -> Answer:
         """Try ``call`` at most ``retries + 1`` times, starting no try after ``deadline`` (the loop's clock).
@@ -138,8 +155,6 @@ class Transport:
         Raises:
             GatewayFailure: no 2xx, or no usable answer.
         """
-        if self._session is None:
-            raise GatewayFailure("closed", "The client is closed.", path=call.path, retryable=True)
         self._log_request(call)
         headers: dict[str, str] = {}
         if call.body is not None:
@@ -150,7 +165,7 @@ class Transport:
         try:
             async with (
                 asyncio.timeout(max(timeout_s, 0.001)),
-                self._session.request(
+                (await self.open(call.path)).request(
                     "GET" if call.body is None else "POST",
                     self._base + call.path,
                     data=call.body,
@@ -208,6 +223,15 @@ class Transport:
         if self._debug:
             said = "" if failure.payload is None else f": {self._redact.value(failure.payload)}"
             logger.debug("%s failed, %s (%s)%s", call.path, failure.kind, failure.status or "no answer", said)
+
+
+def _certificates(path: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context()
+    except OSError:
+        pass
+    summary = "The certificates of authorities cannot be read: check SSL_CERT_FILE and SSL_CERT_DIR."
+    raise GatewayFailure("certificate", summary, path=path, retryable=False)
 
 
 def _client_error() -> type[Exception]:

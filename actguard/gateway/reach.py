@@ -37,13 +37,13 @@ class Resolver:
     """
 
     def __init__(self) -> None:
-        self._worker = Worker("actguard-names")
+        self.worker = Worker("actguard-names")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of ``host``. Raises: OSError."""
-        found = await self._worker.run(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
+        found = await self.worker.run(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
         return [
             {
                 "hostname": host,
@@ -58,7 +58,7 @@ class Resolver:
 
     async def close(self) -> None:
         """End the thread."""
-        self._worker.end()
+        self.worker.end()
 
 
 def failure_of(error: Exception, path: str, base: str, *, status: int | None) -> GatewayFailure:

@@ -1,0 +1,302 @@
+"""The spool: a SQLite file for what could not be delivered yet, shared by any number of processes.
+
+Every letter (an event or a settlement) has an owner, the client that put it there and delivers it. A client shows
+that it lives by holding a lock on a small file beside the spool, which the operating system takes away when the
+process dies, however it dies. Letters of an owner that is dead, or that has closed and let them go, are adopted by
+whoever looks next. So nothing is delivered by two processes at once, and nothing waits for a lease to run out.
+
+A letter that was committed survives the death of its process; a power cut may take the last moments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import quote
+from uuid import uuid4
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS letters (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    gateway TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    body BLOB NOT NULL,
+    owner TEXT,
+    put_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS letters_by_owner ON letters (owner, kind, seq);
+"""
+ALIVE = ".alive"
+"""How the file ends whose lock says that an owner lives."""
+
+
+class Letter(NamedTuple):
+    """Something to deliver."""
+
+    key: str
+    """The id of an event, the Idempotency-Key of a settlement: the same letter is never there twice."""
+    body: bytes
+    """JSON."""
+
+
+def choose(letters: Iterable[Letter], count: int, size: int | None, skip: Collection[str]) -> list[Letter]:
+    """The first ``count`` of ``letters`` that are not to be skipped, of at most ``size`` bytes (but always one)."""
+    chosen: list[Letter] = []
+    total = 0
+    for letter in letters:
+        if letter.key in skip:
+            continue
+        total += len(letter.body)
+        if chosen and size is not None and total > size:
+            break
+        chosen.append(letter)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+class Waiting(NamedTuple):
+    """How much waits."""
+
+    letters: int = 0
+    size: int = 0
+    """Bytes."""
+
+
+class SpoolError(Exception):
+    """The file cannot do it. ``kind`` is "corrupt", "full", "locked", "version" or "io"."""
+
+    def __init__(self, kind: str, summary: str) -> None:
+        super().__init__(summary)
+        self.kind = kind
+        self.summary = summary
+
+    @property
+    def lasting(self) -> bool:
+        """True when trying again is of no use."""
+        return self.kind in {"corrupt", "version"}
+
+
+_left_to_parent: list[object] = []
+"""Connections of the parent process, kept in a forked child: closing one there would disturb the parent's file."""
+
+
+class SpoolFile:
+    """One client's view of a spool. Blocks; used by one thread at a time.
+
+    Raises:
+        SpoolError: from every method.
+    """
+
+    def __init__(self, path: str, *, gateway: str, max_bytes: int, patience_s: float) -> None:
+        self._path = os.path.abspath(os.path.expanduser(path))
+        self._gateway = gateway
+        self._max_bytes = max_bytes
+        self._patience_s = patience_s
+        self._owner = ""
+        self._file: sqlite3.Connection | None = None
+        self._alive: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open the file, which is made if need be, and become an owner."""
+        with _explained(self._path):
+            self._file = self._connected()
+            self._show_life()
+            for path in self._other_signs_of_life():
+                _bury(path)
+
+    def put(self, kind: str, letters: Sequence[Letter]) -> Waiting:
+        """Write ``letters``, all or none; those that are there already are passed over. Returns what was added."""
+        now = time.time()
+        added = Waiting()
+        with self._transaction() as file:
+            for key, body in letters:
+                row = (self._gateway, kind, key, body, self._owner, now)
+                done = file.execute(
+                    "INSERT OR IGNORE INTO letters (gateway, kind, key, body, owner, put_at) VALUES (?, ?, ?, ?, ?, ?)",
+                    row,
+                )
+                if done.rowcount == 1:
+                    added = Waiting(added.letters + 1, added.size + len(body))
+        return added
+
+    def first(self, kind: str, count: int, size: int | None, skip: Collection[str]) -> list[Letter]:
+        """Own letters, oldest first: at most ``count``, of at most ``size`` bytes together (but always one)."""
+        with _explained(self._path):
+            rows = self._open_file.execute(
+                "SELECT key, body FROM letters WHERE owner = ? AND kind = ? ORDER BY seq", (self._owner, kind)
+            )
+            with contextlib.closing(rows):
+                return choose((Letter(key, body) for key, body in rows), count, size, skip)
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Forget letters: they were delivered, or never will be."""
+        with self._transaction() as file:
+            file.executemany("DELETE FROM letters WHERE key = ?", [(key,) for key in keys])
+
+    def adopt(self) -> int:
+        """Take over the letters for this gateway that have no living owner; how many they were."""
+        with self._transaction() as file:
+            owners = file.execute(
+                "SELECT DISTINCT owner FROM letters WHERE gateway = ? AND owner IS NOT NULL AND owner <> ?",
+                (self._gateway, self._owner),
+            ).fetchall()
+            for (owner,) in owners:
+                if _bury(f"{self._path}-{owner}{ALIVE}"):
+                    file.execute("UPDATE letters SET owner = NULL WHERE owner = ?", (owner,))
+            adopted = file.execute(
+                "UPDATE letters SET owner = ? WHERE gateway = ? AND owner IS NULL", (self._owner, self._gateway)
+            )
+            return adopted.rowcount
+
+    def waiting(self, kind: str) -> Waiting:
+        """How much of one kind is there for this client to deliver."""
+        with _explained(self._path):
+            letters, size = self._open_file.execute(
+                "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM letters WHERE owner = ? AND kind = ?",
+                (self._owner, kind),
+            ).fetchone()
+        return Waiting(letters, size)
+
+    def close(self) -> None:
+        """Let go of what is still there, for others to adopt, and close. Never raises."""
+        with contextlib.suppress(SpoolError), self._transaction() as file:
+            file.execute("UPDATE letters SET owner = NULL WHERE owner = ?", (self._owner,))
+        for connection in (self._file, self._alive):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+        if self._alive is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._path}-{self._owner}{ALIVE}")
+        self._file = self._alive = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: neither use nor close what belongs to the parent."""
+        _left_to_parent.extend((self._file, self._alive))
+        self._file = self._alive = None
+
+    @property
+    def _open_file(self) -> sqlite3.Connection:
+        if self._file is None:
+            raise SpoolError("io", f"The spool {self._path} is not open.")
+        return self._file
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        file = self._open_file
+        with _explained(self._path):
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                yield file
+                file.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk rolls back by itself
+                    file.execute("ROLLBACK")
+                raise
+
+    def _connected(self) -> sqlite3.Connection:
+        file = sqlite3.connect(self._path, timeout=self._patience_s, isolation_level=None, check_same_thread=False)
+        try:
+            # Changing to WAL does not wait for others who do the same at the same moment.
+            _insist(lambda: file.execute("PRAGMA journal_mode = WAL").fetchone(), self._patience_s)
+            file.execute("PRAGMA synchronous = NORMAL")
+            (page_size,) = file.execute("PRAGMA page_size").fetchone()
+            file.execute(f"PRAGMA max_page_count = {self._max_bytes // page_size}")
+            (version,) = file.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise SpoolError(
+                    "version", f"The spool {self._path} was written by a newer version: update, or use another file."
+                )
+            if version < SCHEMA_VERSION:
+                file.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _show_life(self) -> None:
+        """Become a new owner: hold the lock of a file with its name."""
+        while True:
+            self._owner = uuid4().hex
+            path = f"{self._path}-{self._owner}{ALIVE}"
+            alive = sqlite3.connect(path, timeout=self._patience_s, isolation_level=None, check_same_thread=False)
+            alive.execute("BEGIN EXCLUSIVE")
+            if os.path.exists(path):
+                self._alive = alive
+                return
+            alive.close()  # somebody found the file before it was locked, and took it for that of a dead owner
+
+    def _other_signs_of_life(self) -> list[str]:
+        folder, name = os.path.split(self._path)
+        own = f"{name}-{self._owner}{ALIVE}"
+        with contextlib.suppress(OSError):
+            found = os.listdir(folder)
+            return [os.path.join(folder, each) for each in found if _is_sign(each, name) and each != own]
+        return []
+
+
+def _is_sign(file: str, spool: str) -> bool:
+    return file.startswith(f"{spool}-") and file.endswith(ALIVE)
+
+
+def _bury(path: str) -> bool:
+    """True when the owner whose file this is does not live (any more); the file is removed then."""
+    try:
+        file = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=0, isolation_level=None)
+    except sqlite3.Error:
+        return not os.path.exists(path)
+    try:
+        file.execute("BEGIN EXCLUSIVE")
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    except sqlite3.Error:
+        return not os.path.exists(path)
+    finally:
+        file.close()
+    return True
+
+
+def _insist(work: Callable[[], object], patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            work()
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """SQLite's errors as `SpoolError`, with what to do about them."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        kind, advice = _meaning(error)
+        raise SpoolError(kind, f"The spool {path} cannot be used ({error}). {advice}") from None
+
+
+def _meaning(error: sqlite3.Error) -> tuple[str, str]:
+    text = str(error)
+    if "full" in text:
+        return "full", "Free some disk space, or raise spool_max_bytes; until then it is kept in memory."
+    if _is_locked(error):
+        return "locked", "Another program holds its lock; meanwhile it is kept in memory."
+    if not isinstance(error, sqlite3.OperationalError):
+        return "corrupt", "Move the file away to start a new one; until then everything is kept in memory."
+    return "io", "Check that the file and its directory can be written; until then it is kept in memory."
