@@ -74,7 +74,10 @@ class StopEntry:
     @property
     def sentence(self) -> str:
         """What happened."""
-        return f"scope {self.scope} has used {usd(self.used)} of its {usd(self.limit)} USD."
+        return (
+            f"scope {self.scope} has used {usd(self.used)} of its {usd(self.limit)} USD, "
+            "the call that crossed the limit included."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal, InvalidOperation
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import actguard
 from actguard.demo import amounts, script
@@ -63,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted(SDKS),
         metavar="PROVIDER",
         help="let a real provider (openai, anthropic or google) play all three parts, with your key from "
-        "OPENAI_API_KEY, ANTHROPIC_API_KEY, or GEMINI_API_KEY or GOOGLE_API_KEY; this costs money, up to the cap",
+        "OPENAI_API_KEY, ANTHROPIC_API_KEY, or GEMINI_API_KEY or GOOGLE_API_KEY; this costs money, at most the cap and "
+        "what the one call that crosses it costs more",
     )
     parser.add_argument(
         "--cap",
@@ -88,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
     if problem is not None:
         print(f"actguard demo: {problem}", file=sys.stderr)
         return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model may say what this terminal has no characters for
     cap: Decimal = options.cap or (LIVE_CAP if options.live else SCRIPTED_CAP)
     with actguard.Client() as client:
         desk = SupportDesk(client, cap)
@@ -190,7 +194,7 @@ def _introduction(options: argparse.Namespace, cap: Decimal) -> tuple[str, str]:
     title = f"ActGuard demo: a support agent that may spend {amounts.cap(cap)} USD"
     if options.live:
         model = options.model or SDKS[options.live].live_model
-        return title, f"{options.live} plays all parts, as {model}, with your key. This costs money, up to the cap."
+        return title, f"{options.live} plays all parts, as {model}, with your key, for real money."
     missing = [sdk.name for sdk in SDKS.values() if not sdk.installed]
     about = "SDKs and prices are real; the providers are scripted and run on this machine."
     if missing:
@@ -201,12 +205,17 @@ def _introduction(options: argparse.Namespace, cap: Decimal) -> tuple[str, str]:
 @contextlib.contextmanager
 def view_for(options: argparse.Namespace) -> Iterator[View]:
     """The live display where it can be shown and is wanted, else plain lines."""
-    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-    if options.plain or dumb or not sys.stdout.isatty() or not HAS_RICH:
+    if options.plain or not HAS_RICH or not _is_lively(sys.stdout):
         yield Lines(sys.stdout)
     else:
         with Dashboard(Console()) as dashboard:
             yield dashboard
+
+
+def _is_lively(out: TextIO) -> bool:
+    """A terminal that can move its cursor, has colours that its user wants, and knows the characters of a bar."""
+    unable = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
+    return out.isatty() and not unable and out.encoding.lower().replace("-", "") == "utf8"
 
 
 def _without_proxy() -> None:

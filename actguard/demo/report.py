@@ -27,7 +27,7 @@ def report_on(ticket: Ticket, *, live: bool) -> Report:
     """The report on a ticket, from its budget."""
     rows = ticket.budget.breakdown()
     texts = [("The note for the files", ticket.note)] if ticket.note else []
-    hints = [] if live else ["", "The same with your own key, for at most 0.02 USD: actguard demo --live openai"]
+    hints = [] if live else ["", "The same with your own key and a cap of 0.02 USD: actguard demo --live openai"]
     return Report(texts, rows, _sentence(ticket, rows), hints)
 
 
