@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from actguard.exceptions import ActGuardUsageError
+from actguard.exceptions import ActGuardUsageError, quoted
 
 UsageError = type[ActGuardUsageError]
 
@@ -17,7 +17,7 @@ def whole_number(value: object, field: str, what: str, error: UsageError = ActGu
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    raise error(f"{what}: {field} must be a whole number of at least 1, not {value!r:.40}", field=field)
+    raise error(f"{what}: {field} must be a whole number of at least 1, not {quoted(value, 40)}", field=field)
 
 
 def duration(value: object, field: str, what: str, error: UsageError = ActGuardUsageError) -> float:
@@ -33,7 +33,7 @@ def duration(value: object, field: str, what: str, error: UsageError = ActGuardU
             number = math.inf
         if 0 < number < math.inf:
             return number
-    raise error(f"{what}: {field} must be a number of seconds above 0, not {value!r:.40}", field=field)
+    raise error(f"{what}: {field} must be a number of seconds above 0, not {quoted(value, 40)}", field=field)
 
 
 def name(value: object, field: str, what: str, error: UsageError = ActGuardUsageError) -> str:
@@ -44,4 +44,4 @@ def name(value: object, field: str, what: str, error: UsageError = ActGuardUsage
     """
     if isinstance(value, str) and value.strip():
         return value
-    raise error(f"{what}: {field} must be a non-empty str, not {value!r:.40}", field=field)
+    raise error(f"{what}: {field} must be a non-empty str, not {quoted(value, 40)}", field=field)

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Final
 
-from actguard.exceptions import ActGuardUsageError
+from actguard.exceptions import ActGuardUsageError, quoted
 from actguard.rules.values import STRANGE, fields_of, plain
 
 MOST_VALUES = 10_000
@@ -68,7 +68,7 @@ def parse(path: object, what: str, field: str = "arg") -> ArgumentPath:
     """
     if not isinstance(path, str) or not _SYNTAX.fullmatch(path):
         raise ActGuardUsageError(
-            f'{what}: {field} must name an argument, such as "amount", "order.id" or "items[].id", not {path!r:.60}',
+            f'{what}: {field} must name an argument, such as "amount", "order.id" or "items[].id", not {quoted(path)}',
             field=field,
         )
     first, *rest = _PARTS.findall(path)
@@ -107,13 +107,13 @@ def _items(found: list[Any]) -> list[Any]:
 
 
 def _member(value: Any, name: str) -> Any:
-    if value is None or isinstance(value, Missing):
-        return UNREADABLE if value is UNREADABLE else ABSENT
-    kind = type(value)
+    if value is None or value is ABSENT:
+        return ABSENT
+    kind = type(value)  # never isinstance: it asks the value for its __class__
     try:
         if issubclass(kind, Mapping):
             return value[name] if name in value else ABSENT  # noqa: SIM401  a hostile get() may not be a mapping's
-        if plain(value) is not STRANGE or issubclass(kind, list | tuple | AbstractSet | deque):
+        if value is UNREADABLE or plain(value) is not STRANGE or issubclass(kind, list | tuple | AbstractSet | deque):
             # A named tuple has names; a text, a number and a list have none.
             return getattr(value, name) if name in getattr(kind, "_fields", ()) else UNREADABLE
         return getattr(value, name)
