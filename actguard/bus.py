@@ -75,8 +75,7 @@ class Bus:
         kind = type(event)
         route = self._routes.get(kind)
         for taker in self._find_route(kind) if route is None else route:
-            if not taker.offer(event):
-                self._overflowed(taker)
+            taker.offer(event)
 
     def _find_route(self, kind: type[Event]) -> tuple[Subscription[Any] | Handler, ...]:
         with self._lock:
@@ -84,14 +83,15 @@ class Bus:
             self._routes[kind] = route
         return route
 
-    def _overflowed(self, taker: Subscription[Any] | Handler) -> None:
+    def overflowed(self, label: str, size: int) -> None:
+        """A subscriber's queue is full for the first time: warn."""
         self.degraded(
             MonitoringDegradedError(
                 subsystem="bus",
                 operation="publish",
                 failure_kind="queue_full",
                 summary=(
-                    f"{taker.label} does not keep up; its queue of {taker.size} events is full and new ones are "
+                    f"{label} does not keep up; its queue of {size} events is full and new ones are "
                     "dropped (counted in client.stats())."
                 ),
             )

@@ -27,7 +27,8 @@ class Resident(Protocol):
     """Something that lives on the hub."""
 
     def bind(self, hub: Hub) -> None:
-        """Called on the hub's loop each time it starts, before anything is sent to it."""
+        """Called each time the hub starts, before anything is sent to it; ``hub.thread_id`` and ``hub.call_soon``
+        lead to its loop. It may be called in any thread and must not wait."""
 
     async def live(self) -> None:
         """Runs on the hub until the hub stops."""
@@ -61,13 +62,22 @@ class Hub:
         """True when called on the hub's own thread."""
         return self._thread is threading.current_thread()
 
+    @property
+    def thread_id(self) -> int | None:
+        """The ``threading.get_ident()`` of the hub's thread."""
+        return None if self._thread is None else self._thread.ident
+
     def add(self, resident: Resident) -> None:
-        """Let ``resident`` live here from now on; starts the hub."""
+        """Let ``resident`` live here from now on; starts the hub. It is bound when this returns.
+
+        Raises:
+            RuntimeError: as `start`.
+        """
         with self._lock:
-            self._residents.append(resident)
-            if self._loop is not None:
-                self.call_soon(lambda: self._move_in(resident))
             self.start()
+            self._residents.append(resident)
+            resident.bind(self)
+            self.call_soon(lambda: self._spawn(resident.live))
 
     def remove(self, resident: Resident) -> None:
         """Forget ``resident``; it ends its `live` by itself."""
@@ -88,8 +98,12 @@ class Hub:
             if self.closed:
                 raise RuntimeError("this client is closed")
             ready = threading.Event()
-            self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
-            self._thread.start()
+            thread = self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
             if not ready.wait(START_TIMEOUT_S):
                 raise RuntimeError("the background thread did not start")
 
@@ -125,10 +139,6 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _move_in(self, resident: Resident) -> None:
-        resident.bind(self)
-        self._spawn(resident.live)
-
     def _run(self, ready: threading.Event) -> None:
         with asyncio.Runner() as runner:
             runner.run(self._main(ready))
@@ -138,7 +148,8 @@ class Hub:
         loop = asyncio.get_running_loop()
         # Residents are bound before anyone can see the loop: nothing is sent to one that cannot take it.
         for resident in self._residents:
-            self._move_in(resident)
+            resident.bind(self)
+            self._spawn(resident.live)
         self._loop = loop
         ready.set()
         try:
@@ -147,8 +158,7 @@ class Hub:
             self._loop = None
             for resident in self._residents:
                 resident.unbind()
-            for task in self._tasks:
-                task.cancel()
+            await asyncio.sleep(0)  # work that was sent before is a task now, and the runner cancels it, once
 
     def _forget_thread(self) -> None:
         """In a forked child: the thread and its loop exist in the parent only."""

@@ -1,19 +1,13 @@
-"""Subscriptions and handlers: where published events arrive.
-
-Each has one bounded queue that lives where its reader lives: an anyio memory channel in the reader's event loop, or
-a plain queue for a reader in a thread. Events from other threads come in through an inbox with one coalesced wake-up.
-"""
+"""Subscriptions and handlers: where published events arrive. Each has one bounded queue that lives with its reader."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-import queue
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 from anyio import to_thread
@@ -21,7 +15,8 @@ from anyio import to_thread
 from actguard.events import Event
 from actguard.exceptions import MonitoringDegradedError
 from actguard.hub import Hub
-from actguard.scope import CallSoon, Reply, call_soon_here
+from actguard.queues import LoopQueue, ThreadQueue
+from actguard.scope import Reply, call_soon_here
 
 E = TypeVar("E", bound=Event)
 
@@ -31,122 +26,24 @@ class Owner(Protocol):
 
     def _add(self, taker: Any) -> None: ...
     def _discard(self, taker: Any) -> None: ...
+    def overflowed(self, label: str, size: int) -> None: ...
     def degraded(self, error: MonitoringDegradedError) -> None: ...
 
 
-class _LoopQueue:
-    """A memory channel in one event loop, fed from any thread."""
+class _Arrivals(Generic[E]):
+    """Iterates over what arrives on a loop. No async generator: one that is left half-read would need closing."""
 
-    def __init__(self, size: int, call_soon: CallSoon, thread: int) -> None:
-        self._send, self.receive = anyio.create_memory_object_stream[Any](size)
-        self._call_soon = call_soon
-        self._thread = thread
-        self._size = size
-        self._inbox: deque[Any] = deque()
-        self._woken = False
-        self.lost = 0
+    def __init__(self, arrived: LoopQueue) -> None:
+        self._queue = arrived  # which closes the channel when nobody has it any more
 
-    def put(self, item: Any) -> bool:
-        if threading.get_ident() == self._thread:
-            return self._deliver(item)
-        if len(self._inbox) >= self._size:
-            self.lost += 1
-            return False
-        self._inbox.append(item)
-        if not self._woken:
-            self._woken = True
-            try:
-                self._call_soon(self._drain)
-            except RuntimeError:
-                return True  # the reader's loop is closed: it left without saying so, and nothing is lost to it
-        return True
+    def __aiter__(self) -> _Arrivals[E]:
+        return self
 
-    def _drain(self) -> None:
-        # Cleared before reading: an item that comes in from now on wakes anew, an earlier one is read below.
-        self._woken = False
-        while self._inbox:
-            self._deliver(self._inbox.popleft())
-
-    def _deliver(self, item: Any) -> bool:
+    async def __anext__(self) -> E:
         try:
-            self._send.send_nowait(item)
-        except anyio.WouldBlock:
-            self.lost += 1
-            return False
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError, RuntimeError):
-            pass  # the reader has gone
-        return True
-
-    async def put_surely(self, item: Any) -> None:
-        """Put ``item`` behind all that is there, waiting for room."""
-        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-            await self._send.send(item)
-
-    def end(self) -> None:
-        """No more items: what is there can still be read."""
-        with contextlib.suppress(RuntimeError):
-            if threading.get_ident() == self._thread:
-                self._finish()
-            else:
-                self._call_soon(self._finish)
-
-    def _finish(self) -> None:
-        self._drain()
-        self._send.close()
-
-    def __del__(self) -> None:
-        # What has arrived can be read after the end, so the reading side is closed when nobody has it any more.
-        self._send.close()
-        self.receive.close()
-
-    def pending(self) -> list[Any]:
-        self._drain()
-        items = []
-        with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
-            while True:
-                items.append(self.receive.receive_nowait())
-        return items
-
-
-class _ThreadQueue:
-    """A bounded queue for a reader that blocks its thread."""
-
-    _END = object()
-
-    def __init__(self, size: int) -> None:
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._size = size
-        self._ended = False
-        self.lost = 0
-
-    def put(self, item: Any) -> bool:
-        if self._queue.qsize() >= self._size:
-            self.lost += 1
-            return False
-        self._queue.put(item)
-        return True
-
-    def end(self) -> None:
-        self._queue.put(self._END)
-
-    def read(self) -> Iterator[Any]:
-        while not self._ended:
-            item = self._queue.get()
-            if item is self._END:
-                self._ended = True
-            else:
-                yield item
-
-    def pending(self) -> list[Any]:
-        items = []
-        with contextlib.suppress(queue.Empty):
-            while not self._ended:
-                item = self._queue.get_nowait()
-                if item is self._END:
-                    self._ended = True
-                else:
-                    items.append(item)
-        return items
+            return cast(E, await self._queue.receive.receive())
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            raise StopAsyncIteration from None
 
 
 class Subscription(Generic[E]):
@@ -161,7 +58,7 @@ class Subscription(Generic[E]):
 
     def __init__(self, owner: Owner, kinds: tuple[type[E], ...], size: int) -> None:
         self._owner = owner
-        self._queue: _LoopQueue | _ThreadQueue | None = None
+        self._queue: LoopQueue | ThreadQueue | None = None
         self.kinds = kinds
         self.size = size
         self.label = f"A subscription to {', '.join(kind.__name__ for kind in kinds)}"
@@ -171,18 +68,25 @@ class Subscription(Generic[E]):
         """Events lost because this queue was full."""
         return self._queue.lost if self._queue else 0
 
-    def offer(self, event: Event) -> bool:
+    def offer(self, event: Event) -> None:
         """Take ``event`` if there is room."""
-        return self._queue is None or self._queue.put(event)
+        if self._queue is not None:
+            self._queue.put(event)
 
-    def _enter(self, waiting: _LoopQueue | _ThreadQueue) -> None:
+    def overflowed(self) -> None:
+        self._owner.overflowed(self.label, self.size)
+
+    def vanished(self) -> None:
+        self._owner._discard(self)
+
+    def _enter(self, waiting: LoopQueue | ThreadQueue) -> None:
         if self._queue is not None:
             raise RuntimeError("a subscription is entered once; call bus.subscribe() again for another")
         self._queue = waiting
         self._owner._add(self)
 
     async def __aenter__(self) -> Subscription[E]:
-        self._enter(_LoopQueue(self.size, call_soon_here(), threading.get_ident()))
+        self._enter(LoopQueue(self.size, call_soon_here(), threading.get_ident(), self))
         return self
 
     async def __aexit__(
@@ -191,7 +95,7 @@ class Subscription(Generic[E]):
         self.close()
 
     def __enter__(self) -> Subscription[E]:
-        self._enter(_ThreadQueue(self.size))
+        self._enter(ThreadQueue(self.size, self))
         return self
 
     def __exit__(
@@ -209,14 +113,13 @@ class Subscription(Generic[E]):
         """The events that have arrived and were not read yet, without waiting. Reading them takes them."""
         return self._queue.pending() if self._queue else []
 
-    async def __aiter__(self) -> AsyncIterator[E]:
-        if not isinstance(self._queue, _LoopQueue):
+    def __aiter__(self) -> AsyncIterator[E]:
+        if not isinstance(self._queue, LoopQueue):
             raise TypeError("enter this subscription with `async with` to read it with `async for`")
-        async for event in self._queue.receive:
-            yield event
+        return _Arrivals(self._queue)
 
     def __iter__(self) -> Iterator[E]:
-        if not isinstance(self._queue, _ThreadQueue):
+        if not isinstance(self._queue, ThreadQueue):
             raise TypeError("enter this subscription with `with` to read it with `for`")
         return self._queue.read()
 
@@ -249,7 +152,7 @@ class Handler:
         )
         self._on_flush = on_flush
         self._when = when
-        self._queue: _LoopQueue | None = None
+        self._queue: LoopQueue | None = None
         self._lost_before = 0
         self.kinds = kinds
         self.size = size
@@ -261,25 +164,30 @@ class Handler:
         return self._lost_before + (self._queue.lost if self._queue else 0)
 
     def bind(self, hub: Hub) -> None:
-        self._queue = _LoopQueue(self.size, hub.call_soon, threading.get_ident())
+        self._queue = LoopQueue(self.size, hub.call_soon, hub.thread_id, self)
 
     def unbind(self) -> None:
         if self._queue is not None:
             self._lost_before += self._queue.lost
             self._queue = None
 
-    def offer(self, event: Event) -> bool:
+    def offer(self, event: Event) -> None:
         """Take ``event`` if there is room; starts the hub again after a fork."""
         if self._when is not None and not self._when(event):
-            return True
+            return
         waiting = self._queue
         if waiting is None:
-            if self._hub.closed:
-                return True
-            with contextlib.suppress(RuntimeError):  # too late in the life of the interpreter for a thread
+            with contextlib.suppress(RuntimeError):  # closed, or too late in the life of the interpreter for a thread
                 self._hub.start()
             waiting = self._queue
-        return waiting is None or waiting.put(event)
+        if waiting is not None:
+            waiting.put(event)
+
+    def overflowed(self) -> None:
+        self._owner.overflowed(self.label, self.size)
+
+    def vanished(self) -> None:
+        """The hub has stopped: it binds anew when it starts again, and never does after the client is closed."""
 
     def flushed(self) -> Reply[None]:
         """A reply that comes when everything offered so far has been handled."""
