@@ -171,6 +171,11 @@ class Client:
         run_id: str | None = None,
         plan_key: str | None = None,
         on_crossing: Literal["raise", "return"] = "raise",
+        enforcement: Literal["soft", "hard"] = "soft",
+        min_output_tokens: int = 16,
+        allow_unbounded: bool = False,
+        on_full: Literal["raise", "wait"] = "raise",
+        share: float | str | Decimal | None = None,
     ) -> BudgetGuard:
         """A budget around everything that happens inside; enter it with ``async with`` or ``with``, inside a run.
 
@@ -187,6 +192,13 @@ class Client:
             run_id: the run it must be in; a check, nothing more.
             plan_key: the plan at the gateway to reserve from.
             on_crossing: "return" hands the crossing answer back instead of raising, and refuses the next call.
+            enforcement: "soft" lets each call overshoot by its own cost; "hard" holds the most that each call can cost
+                before it is sent and lowers its output limit until that fits, so that no limit is ever exceeded.
+            min_output_tokens: a hard scope refuses a call that could not have this much output.
+            allow_unbounded: a hard scope admits calls whose cost has no bound (stored prompts, server-side tools,
+                unpriced models) like a soft one, instead of refusing them.
+            on_full: "wait" waits while only the holds of other calls are in the way, instead of refusing.
+            share: for a nested scope: its limits are this part of what the scopes around it have left at entry.
 
         Raises:
             ActGuardUsageError: an argument is wrong (code ``usage.budget_guard_configuration``); on entry see
@@ -206,6 +218,11 @@ class Client:
             run_id=run_id,
             plan_key=plan_key,
             on_crossing=on_crossing,
+            enforcement=enforcement,
+            min_output_tokens=min_output_tokens,
+            allow_unbounded=allow_unbounded,
+            on_full=on_full,
+            share=share,
         )
 
     def stats(self) -> dict[str, int | bool]:

@@ -320,8 +320,8 @@ class BudgetExceededError(ToolGuardError):
     The scope named here is the one that is full. USD are dollars, tokens are input plus output, cost is in cost
     units (CU). ``response`` is the paid answer of the call that crossed the limit (what the SDK method would have
     returned), ``partial`` the text received of a stream that was cut; both are None when a call was refused before
-    it was sent. ``held`` says what calls under way may still use, when that is why. ``origin`` says who decided:
-    this process ("local") or the gateway ("remote").
+    it was sent. ``held`` says what calls under way may still use and ``missing`` how much more this call would have
+    needed, when that is why. ``origin`` says who decided: this process ("local") or the gateway ("remote").
     """
 
     code = "budget.limit_exceeded"
@@ -347,6 +347,7 @@ class BudgetExceededError(ToolGuardError):
         path: str | None = None,
         status_code: int | None = None,
         held: str | None = None,
+        missing: str | None = None,
         response: Any = None,
         partial: str | None = None,
     ) -> None:
@@ -367,6 +368,7 @@ class BudgetExceededError(ToolGuardError):
         self.path = path
         self.status_code = status_code
         self.held = held
+        self.missing = missing
         self.response = response
         self.partial = partial
         super().__init__(str(self))
@@ -384,6 +386,9 @@ class BudgetExceededError(ToolGuardError):
         }[self.limit_type]
         if self.held:
             figures += f", and {self.held} more held by calls under way"
+        if self.missing:
+            raise_it = f"Raise {_LIMIT_PARAMETER[self.limit_type]}, or ask for less."
+            return f"{scope} has no room for this call: {figures}; {self.missing} more would be needed. {raise_it}"
         after = " The answer that crossed the limit is in .response." if self.response is not None else ""
         if self.partial is not None:
             after = " The stream was closed; the text received so far is in .partial."
@@ -394,6 +399,9 @@ class BudgetExceededError(ToolGuardError):
         return {name: value for name, value in super().details.items() if name not in {"response", "partial"}}
 
     def to_prompt(self) -> str:
+        if self.scope_kind == "nested":
+            which = f"of {quoted(self.scope_name)}" if self.scope_name else "of this sub-task"
+            return one_line(f"Blocked: the budget {which} is used up. Do not use it again; go on with what you have.")
         return (
             "Blocked: the budget for this task is used up. Make no further model or tool calls; "
             "finish with what you have."

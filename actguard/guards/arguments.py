@@ -22,7 +22,7 @@ def text_or_none(value: Any, field: str, what: str, code: str | None = None) -> 
     raise ActGuardUsageError(f"{what}: {field} must be a non-empty text or None", field=field, code=code)
 
 
-def flag(value: Any, field: str, what: str) -> bool:
+def flag(value: Any, field: str, what: str, code: str | None = None) -> bool:
     """``value`` if it is a bool.
 
     Raises:
@@ -30,7 +30,7 @@ def flag(value: Any, field: str, what: str) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise ActGuardUsageError(f"{what}: {field} must be True or False", field=field)
+    raise ActGuardUsageError(f"{what}: {field} must be True or False", field=field, code=code)
 
 
 def choice(value: Any, allowed: tuple[str, ...], field: str, what: str, code: str | None = None) -> str:
@@ -76,3 +76,22 @@ def count_limit(value: Any, field: str, unit: str) -> int | None:
             f"budget_guard: {field} must be a positive whole number of {unit} or None", field=field, code=BUDGET_CODE
         )
     return value
+
+
+def part(value: Any, field: str) -> Decimal | None:
+    """A share, above 0 and up to 1, or None.
+
+    Raises:
+        ActGuardUsageError: anything else.
+    """
+    if value is None:
+        return None
+    try:
+        share = as_written(value)
+    except ValueError:
+        share = Decimal(0)
+    if not 0 < share <= 1:
+        raise ActGuardUsageError(
+            f"budget_guard: {field} must be a number above 0 and up to 1, or None", field=field, code=BUDGET_CODE
+        )
+    return share

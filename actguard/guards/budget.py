@@ -23,8 +23,10 @@ from actguard.exceptions import (
     MonitoringDegradedError,
     NestedBudgetGuardError,
 )
-from actguard.guards.arguments import BUDGET_CODE, choice, count_limit, text_or_none
+from actguard.guards.admission import Asked, Desk, Manners
+from actguard.guards.arguments import BUDGET_CODE, choice, count_limit, flag, part, text_or_none
 from actguard.guards.arguments import usd_limit as checked_usd_limit
+from actguard.guards.bounding import Bound
 from actguard.guards.charging import Ticket
 from actguard.guards.figures import BudgetFigures
 from actguard.guards.parts import Parts
@@ -34,7 +36,7 @@ from actguard.money.amounts import as_written
 from actguard.money.tariff import usd_to_cu
 from actguard.money.usage import Usage
 from actguard.rules import ledger
-from actguard.rules.ledger import ZERO, Account, Charge, Hold, Limits, RowKey
+from actguard.rules.ledger import Account, Charge, Limits, RowKey
 from actguard.scope import Scope
 
 
@@ -61,6 +63,11 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         run_id: str | None = None,
         plan_key: str | None = None,
         on_crossing: str = "raise",
+        enforcement: str = "soft",
+        min_output_tokens: int = 16,
+        allow_unbounded: bool = False,
+        on_full: str = "raise",
+        share: float | str | Decimal | None = None,
     ) -> None:
         def text(value: Any, field: str) -> str | None:
             return text_or_none(value, field, "budget_guard", BUDGET_CODE)
@@ -78,7 +85,14 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             count_limit(token_limit, "token_limit", "tokens"),
             count_limit(cost_limit, "cost_limit", "cost units"),
         )
-        self.account = Account(self._limits, owner=self)
+        self.enforcement = choice(enforcement, ("soft", "hard"), "enforcement", "budget_guard", BUDGET_CODE)
+        """"soft": each call may overshoot by its own cost; "hard": used and held together never exceed a limit."""
+        least = count_limit(min_output_tokens, "min_output_tokens", "tokens") or 1
+        waits = choice(on_full, ("raise", "wait"), "on_full", "budget_guard", BUDGET_CODE) == "wait"
+        self._manners = Manners(least, flag(allow_unbounded, "allow_unbounded", "budget_guard", BUDGET_CODE), waits)
+        self._share = part(share, "share")
+        self._desk: Any = None
+        self.account = self._new_account()
         self.tree: Any = None
         self.scope_id = new_id()
         self.closed = False
@@ -116,11 +130,20 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             if outer is not None:
                 self.tree, self._outer = outer.tree, outer
                 self.account.parent = outer.account
+                self._take_share(outer)
+            elif self._share is not None:
+                raise ActGuardUsageError(
+                    "budget_guard: share is a part of what the scope around this one has left, and there is none here; "
+                    "set usd_limit, token_limit or cost_limit instead",
+                    field="share",
+                    code=BUDGET_CODE,
+                )
             else:
                 await self._open_or_join(run)
         except BaseException:
             self._run = None
             raise
+        self._desk = Desk(self._parts, self.tree, self.account, self.name, self._manners)
         context.current_budget.set(self)
         return self
 
@@ -135,6 +158,17 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         self.tree.close_books(self.account)
         if self._is_path:
             await self._leave_root(self._run, error)
+
+    def _new_account(self) -> Account:
+        return Account(self._limits, owner=self, hard=self.enforcement == "hard")
+
+    def _take_share(self, outer: BudgetGuard) -> None:
+        """``share`` of what is left around this scope, where its own limits are not lower already."""
+        if self._share is None:
+            return
+        with self.tree.lock:
+            left = ledger.room(outer.account, hard_only=False)
+        self.account.limits = ledger.at_most(self._limits, ledger.part_of(left, self._share))
 
     def _active_run(self) -> Run:
         run = context.active_run()
@@ -170,7 +204,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             try:
                 await tree.opening.wait(self._parts.budget_timeout_s)
             except _OpenerLeft:
-                self.account = Account(self._limits, owner=self)
+                self.account = self._new_account()
                 continue
             except TimeoutError:
                 self._degraded("join", "timeout")
@@ -261,14 +295,16 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
 
     def _check_same_settings(self, root: BudgetGuard) -> None:
         """A path that joins the root may leave a setting out, but not change it."""
-        fields = (*_LIMIT_FIELDS, "user_id", "plan_key", "name")
-        given = (*self._limits, self._asked_user_id, self.plan_key, self.name)
-        there = (*root._limits, root.user_id, root.plan_key, root.name)
+        fields = (*_LIMIT_FIELDS, "user_id", "plan_key", "name", "share")
+        given = (*self._limits, self._asked_user_id, self.plan_key, self.name, self._share)
+        there = (*root._limits, root.user_id, root.plan_key, root.name, root._share)
         for field, value, root_value in zip(fields, given, there, strict=True):
             if value is not None and value != root_value:
                 raise BudgetConfigurationError(field=field, root_value=root_value, value=value)
-        if self.on_crossing != root.on_crossing and self.on_crossing != "raise":
-            raise BudgetConfigurationError(field="on_crossing", root_value=root.on_crossing, value=self.on_crossing)
+        for field, default in (("on_crossing", "raise"), ("enforcement", "soft")):
+            value, root_value = getattr(self, field), getattr(root, field)
+            if value not in (default, root_value):
+                raise BudgetConfigurationError(field=field, root_value=root_value, value=value)
 
     # --- whose it is --------------------------------------------------------------------------------------------
 
@@ -314,6 +350,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         stream: bool = False,
         estimate: Usage,
         output_limit: int | None = None,
+        bound: Bound | None = None,
         refusable: bool = True,
     ) -> Ticket:
         """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
@@ -326,35 +363,36 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             BudgetExceededError: this scope or one around it is full, with what other calls under way may still use.
             GuardError: the model has no price and ``on_unpriced="raise"``.
         """
-        parts, tree = self._parts, self.tree
-        if refusable:
-            parts.refuse_unpriced(provider, model)
-        expected = parts.history.expected(provider, model, output_limit)
-        estimate = _with_output(estimate, expected)
-        usd = parts.prices.price(provider, model, estimate) or ZERO
-        hold = Hold(usd, estimate.total_tokens, tree.cost(provider, model, estimate, usd))
-        ticket = Ticket(
-            tree,
-            self.account,
-            provider=provider,
-            model=model,
-            api=api,
-            stream=stream,
-            estimate=estimate,
-            hold=hold,
-            scope_name=self.name,
-            tool_name=context.current_tool.get(),
-        )
-        with tree.lock:
-            full = ledger.admit(self.account, hold)
-            if full is not None and not refusable:
-                ledger.rehold(self.account, ledger.NOTHING, hold)
-                full = None
-            if full is None:
-                tree.open_calls.add(ticket)
-        if full is not None:
-            raise tree.refusal(full, before_sending=True)
+        asked = Asked(provider, model, api, stream, estimate, output_limit, bound, refusable)
+        ticket: Ticket = self._desk.admit(asked)
         return ticket
+
+    async def admit_in_turn(
+        self,
+        *,
+        provider: str,
+        model: str,
+        api: str,
+        stream: bool = False,
+        estimate: Usage,
+        output_limit: int | None = None,
+        bound: Bound | None = None,
+        refusable: bool = True,
+    ) -> Ticket:
+        """The same as `admit`, for a scope that `waits`: while only other calls' holds are in the way, it waits."""
+        asked = Asked(provider, model, api, stream, estimate, output_limit, bound, refusable)
+        ticket: Ticket = await self._desk.admit_in_turn(asked)
+        return ticket
+
+    @property
+    def waits(self) -> bool:
+        """True with ``on_full="wait"``: calls are admitted with `admit_in_turn`."""
+        return self._manners.waits
+
+    @property
+    def bounds(self) -> bool:
+        """True when this scope or one around it is hard: calls are admitted with their `Bound`."""
+        return any(place.hard for place in self.account.chain())
 
     def add_cost(self, name: str, usd: Decimal) -> None:
         """Charge an outside cost; see `actguard.add_cost`."""
@@ -390,10 +428,6 @@ def _open_scope(scope: BudgetGuard | None, run: Run) -> BudgetGuard | None:
     while scope is not None and (scope.closed or scope._run is not run):
         scope = scope._outer
     return scope
-
-
-def _with_output(estimate: Usage, output_tokens: int) -> Usage:
-    return Usage(uncached_input_tokens=estimate.input_tokens, output_tokens=output_tokens, details=estimate.details)
 
 
 def add_cost(name: str, usd: float | str | Decimal) -> None:

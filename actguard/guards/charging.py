@@ -44,6 +44,7 @@ class Ticket:
         "api",
         "estimate",
         "model",
+        "output_limit",
         "provider",
         "settled",
         "stream",
@@ -61,6 +62,7 @@ class Ticket:
         stream: bool,
         estimate: Usage,
         hold: Hold,
+        output_limit: int | None = None,
         scope_name: str | None,
         tool_name: str | None,
     ) -> None:
@@ -72,6 +74,8 @@ class Ticket:
         self.stream = stream
         self.estimate = estimate
         """What the call is expected to use."""
+        self.output_limit = output_limit
+        """The output limit that the request must be sent with; None: as it is."""
         self.tool_name = tool_name
         self.settled = False
         """True once the call is charged or released, and not only provisionally at scope exit."""
@@ -126,6 +130,7 @@ class Ticket:
                 ledger.record(self.account, self._charge, None)
                 self._charge = None
                 self._put_entry(CallEntry())
+        tree.room_came_back()
 
     def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
         """While a stream runs: is a limit reached with what it used so far?
@@ -133,6 +138,9 @@ class Ticket:
         Returns the error to raise after the stream is closed and what arrived is delivered (or None), and how many
         more output tokens may come before the next check is due.
         """
+        if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
+            full = self._apply(so_far, self.provider, self.model, None, True, 1, settle=False, publish=False)
+            return self._verdict(full, self._tree.left(self.account))
         usd = self._price(so_far, self.provider, self.model, None) or ZERO
         running = Hold(usd, so_far.total_tokens, self._tree.cost(self.provider, self.model, so_far, usd))
         held = self._hold
@@ -144,7 +152,9 @@ class Ticket:
             ledger.rehold(self.account, self._hold, hold)
             self._running, self._hold = running, hold
             full = ledger.full_while_running(self.account)
-            left = ledger.left_while_running(self.account)
+        return self._verdict(full, self._tree.left(self.account))
+
+    def _verdict(self, full: Full | None, left: Limits) -> tuple[BudgetExceededError | None, int]:
         if full is None:
             return None, self._next_check(left)
         if owner_of(full.account).on_crossing != "raise":
@@ -225,9 +235,14 @@ class Ticket:
             self._charge = charge
             if settle:
                 self._settle()
-            self._put_entry(_entry(charge, usage, attempts))
+            else:
+                self._shrink_hold(before, charge)
+            if tree.entries is not None:
+                self._put_entry(_entry(charge, usage, attempts))
             publish, self._published = publish and not self._published, self._published or publish
             full = ledger.full(self.account) or self._cut
+        if settle:
+            tree.room_came_back()
         if publish and tree.parts.bus.wants(LlmUsage):
             tree.parts.bus.publish(self._event(charge, usage, attempts, unpriced=usd is None))
         return full
@@ -239,6 +254,18 @@ class Ticket:
         ledger.progress(self.account, self._running, NOTHING)
         self._hold = self._running = NOTHING
         self._tree.open_calls.discard(self)
+
+    def _shrink_hold(self, before: Charge | None, charge: Charge) -> None:
+        """What is charged provisionally is not held as well; the rest of the hold stays. Called under the lock."""
+        held, more = self._hold, Hold() if before is None else Hold(before.usd, before.tokens, before.cost)
+        rest = Hold(
+            max(EXACT.subtract(EXACT.add(held.usd, more.usd), charge.usd), ZERO),
+            max(held.tokens + more.tokens - charge.tokens, 0),
+            max(held.cost + more.cost - charge.cost, 0),
+        )
+        ledger.rehold(self.account, held, rest)
+        ledger.progress(self.account, self._running, NOTHING)
+        self._hold, self._running = rest, NOTHING
 
     def _put_entry(self, entry: CallEntry) -> None:
         entries = self._tree.entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol, TypedDict, cast
@@ -13,7 +14,8 @@ from actguard.guards.parts import Parts
 from actguard.locks import SettlingLock
 from actguard.money.tariff import usd_to_cu
 from actguard.money.usage import Usage
-from actguard.rules.ledger import EXACT, Account, Full, LimitType
+from actguard.rules import ledger
+from actguard.rules.ledger import EXACT, Account, Full, Limits, LimitType
 from actguard.scope import Reply
 
 CostOf = Callable[[str, str, Usage], int]
@@ -26,6 +28,12 @@ class OpenCall(Protocol):
 
     def close_books(self, *, final: bool) -> None:
         """The scope is left: charge what is known so far, as estimated. ``final``: the whole tree is left."""
+
+
+class Waiter(Protocol):
+    """A call that waits for room."""
+
+    bell: Reply[None]
 
 
 class AccountOwner(Protocol):
@@ -69,6 +77,7 @@ class Tree:
         "opening",
         "parts",
         "paths",
+        "queues",
         "reserve_id",
     )
 
@@ -84,6 +93,8 @@ class Tree:
         """Paths of the run that are in the root; the last one to leave settles it."""
         self.closed = False
         self.open_calls: set[OpenCall] = set()
+        self.queues: dict[Account, deque[Waiter]] = {}
+        """Per scope, the calls that wait for holds to come back, in the order in which they came."""
         self.entries: list[CallEntry] | None = None
         """The calls to settle; None when nobody settles."""
         self.reserve_id: str | None = None
@@ -93,6 +104,19 @@ class Tree:
         """The cost units of a call: by the gateway's tariff, else its USD × 1,000, rounded up once."""
         return usd_to_cu(usd) if self.cost_of is None else self.cost_of(provider, model, usage)
 
+    def left(self, account: Account) -> Limits:
+        """What is left for ``account``, calls under way counted as far as they are."""
+        with self.lock:
+            return ledger.left_while_running(account)
+
+    def room_came_back(self) -> None:
+        """A hold was given back: the first call in each queue looks again. Called without the lock."""
+        if self.queues:
+            with self.lock:
+                first = [queue[0] for queue in self.queues.values() if queue]
+            for waiter in first:
+                waiter.bell.answer(None)
+
     def close_books(self, account: Account | None) -> None:
         """Charge the open calls of ``account`` (of all accounts when None) as far as they are known."""
         with self.lock:
@@ -100,7 +124,9 @@ class Tree:
         for call in calls:
             call.close_books(final=account is None)
 
-    def refusal(self, full: Full, *, announce: bool = True, before_sending: bool = False) -> BudgetExceededError:
+    def refusal(
+        self, full: Full, *, announce: bool = True, before_sending: bool = False, missing: str | None = None
+    ) -> BudgetExceededError:
         """The error that says that ``full.account`` is full, announced on the bus."""
         account, owner = full.account, owner_of(full.account)
         scope, bus = owner.identity(), self.parts.bus
@@ -127,5 +153,6 @@ class Tree:
             parent_scope_id=scope["parent_scope_id"],
             root_scope_id=scope["root_scope_id"],
             held=amount[full.limit_type] if under_way else None,
+            missing=missing,
             **figures,
         )

@@ -9,7 +9,7 @@ Amounts: USD as Decimal, tokens (input plus output) and cost units (CU) as int.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Literal, NamedTuple
@@ -110,9 +110,13 @@ class Pending:
 class Account:
     """One scope of a budget tree: its limits, what was charged to it and below it, and what is under way."""
 
-    __slots__ = ("estimated_usd", "held", "limits", "owner", "parent", "rows", "running", "totals")
+    __slots__ = ("estimated_usd", "hard", "held", "limits", "owner", "parent", "rows", "running", "totals")
 
-    def __init__(self, limits: Limits = NO_LIMITS, parent: Account | None = None, owner: object = None) -> None:
+    def __init__(
+        self, limits: Limits = NO_LIMITS, parent: Account | None = None, owner: object = None, hard: bool = False
+    ) -> None:
+        self.hard = hard
+        """Used and held together must not exceed the limits; else each call may overshoot by its own cost."""
         self.limits = limits
         self.parent = parent
         self.owner = owner
@@ -157,19 +161,6 @@ def reached(account: Account, pending: Pending | None = None) -> LimitType | Non
     return None
 
 
-def admit(account: Account, hold: Hold) -> Full | None:
-    """Hold ``hold`` on the account and all above, or refuse and hold nothing.
-
-    Refused when an account has reached a limit with what is used and held by others; the call's own hold does not
-    refuse it. So concurrent calls together overshoot by at most one call's cost.
-    """
-    for place in account.chain():
-        if (limit_type := reached(place, place.held)) is not None:
-            return Full(place, limit_type)
-    rehold(account, NOTHING, hold)
-    return None
-
-
 def rehold(account: Account, before: Hold, after: Hold) -> None:
     """Replace the hold of a call; by `NOTHING` gives it back."""
     for place in account.chain():
@@ -211,20 +202,49 @@ def full_while_running(account: Account) -> Full | None:
 
 def left_while_running(account: Account) -> Limits:
     """What is left in the chain until the first limit of each kind, calls under way counted as far as they are."""
+    return _tightest(room_of(place, place.running) for place in account.chain())
+
+
+def room(account: Account, *, hard_only: bool) -> Limits:
+    """What is left in the chain (or in its hard accounts) with all that is held, of each kind the least."""
+    return _tightest(room_of(place, place.held) for place in account.chain() if place.hard or not hard_only)
+
+
+def room_of(place: Account, pending: Pending | None) -> Limits:
+    """What is left in one account with ``pending`` on top."""
+    limits, totals, pending = place.limits, place.totals, pending or Pending()
+    return Limits(
+        None if limits.usd is None else EXACT.subtract(EXACT.subtract(limits.usd, totals.usd), pending.usd),
+        None if limits.tokens is None else limits.tokens - place.tokens - pending.tokens,
+        None if limits.cost is None else limits.cost - totals.cost - pending.cost,
+    )
+
+
+def part_of(left: Limits, share: Decimal) -> Limits:
+    """``share`` of what is left; tokens and cost units rounded down, at least one of each."""
+    return Limits(
+        None if left.usd is None else max(EXACT.multiply(left.usd, share), ZERO),
+        None if left.tokens is None else max(int(left.tokens * share), 1),
+        None if left.cost is None else max(int(left.cost * share), 1),
+    )
+
+
+def at_most(limits: Limits, others: Limits) -> Limits:
+    """The lower limit of each kind."""
+    return _tightest((limits, others))
+
+
+def _tightest(many: Iterable[Limits]) -> Limits:
     usd: Decimal | None = None
     tokens: int | None = None
     cost: int | None = None
-    for place in account.chain():
-        limits, totals, running = place.limits, place.totals, place.running
-        if limits.usd is not None:
-            left = EXACT.subtract(EXACT.subtract(limits.usd, totals.usd), running.usd)
-            usd = left if usd is None else min(usd, left)
-        if limits.tokens is not None:
-            tokens_left = limits.tokens - place.tokens - running.tokens
-            tokens = tokens_left if tokens is None else min(tokens, tokens_left)
-        if limits.cost is not None:
-            cost_left = limits.cost - totals.cost - running.cost
-            cost = cost_left if cost is None else min(cost, cost_left)
+    for one in many:
+        if one.usd is not None:
+            usd = one.usd if usd is None else min(usd, one.usd)
+        if one.tokens is not None:
+            tokens = one.tokens if tokens is None else min(tokens, one.tokens)
+        if one.cost is not None:
+            cost = one.cost if cost is None else min(cost, one.cost)
     return Limits(usd, tokens, cost)
 
 

@@ -1,0 +1,262 @@
+"""Admission: whether a provider call may be sent, and what is held for it until its cost is known.
+
+A soft scope refuses when what is used and held by others has reached a limit: the call's own hold does not refuse it,
+so concurrent calls together overshoot by about one call's cost. A hard scope holds the most that the call can cost, and
+lowers the call's output limit until that fits: used and held together never exceed the limit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+from actguard.context import current_tool
+from actguard.exceptions import BudgetExceededError, GuardError, quoted
+from actguard.guards.bounding import UNLIMITED, Bound, Tariff, affordable_output, fits, hold_for
+from actguard.guards.charging import Ticket
+from actguard.guards.parts import Parts
+from actguard.guards.tree import Tree
+from actguard.money.output_limits import largest_output
+from actguard.money.units import TokenRates
+from actguard.money.usage import Usage
+from actguard.rules import ledger
+from actguard.rules.ledger import NOTHING, ZERO, Account, Full, Hold, LimitType
+from actguard.scope import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A provider call that asks to be admitted."""
+
+    provider: str
+    model: str
+    api: str
+    stream: bool
+    estimate: Usage
+    """The input that the request shows; its output is not looked at."""
+    output_limit: int | None
+    """The most output tokens per answer that the request allows; None: it names no limit."""
+    bound: Bound | None
+    """What it can cost at the most; None: nobody knows."""
+    refusable: bool
+    """False for a call that must work over budget: fetching an answer that is paid already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a scope admits calls, beside its limits."""
+
+    min_output_tokens: int = 16
+    """A hard scope refuses a call that cannot have this much output per answer."""
+    allow_unbounded: bool = False
+    """A hard scope admits calls whose cost has no bound like a soft one."""
+    waits: bool = False
+    """Wait for holds of other calls to come back instead of refusing."""
+
+
+class Terms(NamedTuple):
+    """What one call may use, and costs at the most."""
+
+    hold: Hold
+    output_limit: int | None = None
+    """The output limit to send it with; None: as it is."""
+
+
+class Refusal(NamedTuple):
+    """Not admitted."""
+
+    full: Full
+    for_now: bool
+    """Only the holds of other calls are in the way."""
+    missing: str | None = None
+    """How much more it would need."""
+
+
+class Waiter:
+    """A call that waits for room. Its bell is rung when it is worth looking again."""
+
+    __slots__ = ("bell",)
+
+    def __init__(self) -> None:
+        self.bell: Reply[None] = Reply()
+
+
+class Desk:
+    """Where the calls of one scope ask to be admitted."""
+
+    __slots__ = ("_account", "_manners", "_name", "_parts", "_tree")
+
+    def __init__(self, parts: Parts, tree: Tree, account: Account, name: str | None, manners: Manners) -> None:
+        self._parts = parts
+        self._tree = tree
+        self._account = account
+        self._name = name
+        self._manners = manners
+
+    def admit(self, asked: Asked) -> Ticket:
+        """A ticket for the call, without waiting.
+
+        Raises:
+            BudgetExceededError: a scope in the chain is full, or has no room for the call.
+            GuardError: the call's cost is not known (``UNPRICED_MODEL``) or not bounded (``UNBOUNDED_CALL``).
+        """
+        decision = self._decide(asked)
+        if isinstance(decision, Refusal):
+            raise self._error(decision)
+        return decision
+
+    async def admit_in_turn(self, asked: Asked) -> Ticket:
+        """The same, waiting while only other calls' holds are in the way: first come, first served.
+
+        A call that waits for a stream which its own task keeps open waits for ever.
+        """
+        me, queues = Waiter(), self._tree.queues
+        with self._tree.lock:
+            queue = queues.setdefault(self._account, deque())
+            queue.append(me)
+        try:
+            while True:
+                if queue[0] is me:
+                    decision = self._decide(asked)
+                    if isinstance(decision, Ticket):
+                        return decision
+                    if not decision.for_now:
+                        raise self._error(decision)
+                await me.bell.wait()
+                me.bell = Reply()
+        finally:
+            with self._tree.lock:
+                queue.remove(me)
+                if not queue and queues.get(self._account) is queue:
+                    del queues[self._account]
+            self._tree.room_came_back()  # whoever is first now looks again
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _decide(self, asked: Asked) -> Ticket | Refusal:
+        parts, tree, account = self._parts, self._tree, self._account
+        if asked.refusable:
+            parts.refuse_unpriced(asked.provider, asked.model)
+        expected = parts.history.expected(asked.provider, asked.model, asked.output_limit)
+        estimate = _with_output(asked.estimate, expected)
+        usd = parts.prices.price(asked.provider, asked.model, estimate) or ZERO
+        soft = Terms(Hold(usd, estimate.total_tokens, tree.cost(asked.provider, asked.model, estimate, usd)))
+        tariff = self._tariff(asked) if any(place.hard for place in account.chain()) else None
+        with tree.lock:
+            refusal = _full(account)
+            terms: Terms | Refusal = soft if refusal is None else refusal
+            if refusal is None and tariff is not None:
+                assert asked.bound is not None
+                terms = self._bounded(asked, asked.bound, tariff)
+            if isinstance(terms, Refusal):
+                if asked.refusable:
+                    return terms
+                terms = soft
+            ticket = Ticket(
+                tree,
+                account,
+                provider=asked.provider,
+                model=asked.model,
+                api=asked.api,
+                stream=asked.stream,
+                estimate=estimate,
+                hold=terms.hold,
+                output_limit=terms.output_limit,
+                scope_name=self._name,
+                tool_name=current_tool.get(),
+            )
+            ledger.rehold(account, NOTHING, terms.hold)
+            tree.open_calls.add(ticket)
+        return ticket
+
+    def _tariff(self, asked: Asked) -> Tariff | None:
+        """The most that the call costs per token; None when it is admitted as by a soft scope.
+
+        Raises:
+            GuardError: no such figure is known, and the scope does not allow unbounded calls.
+        """
+        if not asked.refusable:
+            return None
+        parts, tree, provider, model = self._parts, self._tree, asked.provider, asked.model
+        rates = parts.prices.ceiling_rates(provider, model)
+        in_money = any(
+            p.hard and (p.limits.usd is not None or p.limits.cost is not None) for p in self._account.chain()
+        )
+        if rates is None and in_money:
+            if self._manners.allow_unbounded:
+                return None
+            raise GuardError(
+                "UNPRICED_MODEL",
+                f"A hard limit needs the price of model {quoted(model)}, and none is known. Give it: "
+                "Client(prices={model: Price(…)}), or set allow_unbounded=True.",
+                details={"provider": provider, "model": model},
+                fix_hint="Use another model.",
+            )
+        why = "nothing is known about its cost" if asked.bound is None else asked.bound.unbounded
+        if why is not None:
+            if self._manners.allow_unbounded:
+                return None
+            raise GuardError(
+                "UNBOUNDED_CALL",
+                f"A hard limit cannot hold for this call of {quoted(model)}: {why}. Change the request, or set "
+                "allow_unbounded=True to admit such calls as a soft limit does.",
+                details={"provider": provider, "model": model, "reason": why},
+                fix_hint="Send everything in the request itself, without server-side tools or stored content.",
+            )
+
+        def cost_units(input_tokens: int, output_tokens: int, usd: Decimal) -> int:
+            usage = Usage(uncached_input_tokens=input_tokens, output_tokens=output_tokens)
+            return tree.cost(provider, model, usage, usd)
+
+        fee = parts.prices.request_fee(provider, model) or ZERO
+        return Tariff(rates or TokenRates(ZERO, ZERO), fee, cost_units)
+
+    def _bounded(self, asked: Asked, bound: Bound, tariff: Tariff) -> Terms | Refusal:
+        """Hold the most that the call can cost, with as much output as fits. Called under the lock."""
+        largest = largest_output(asked.model) if bound.limitable else 0
+        wanted = largest if asked.output_limit is None else asked.output_limit
+        if not bound.limitable:
+            wanted = asked.output_limit or 0
+        room = ledger.room(self._account, hard_only=True)
+        least = min(self._manners.min_output_tokens, wanted) if bound.limitable else wanted
+        output = affordable_output(bound, tariff, room, min(wanted, UNLIMITED))
+        if output < least:
+            return self._no_room(hold_for(bound, tariff, least))
+        lowered = bound.limitable and (asked.output_limit is None or output < asked.output_limit)
+        return Terms(hold_for(bound, tariff, output), output if lowered else None)
+
+    def _no_room(self, needed: Hold) -> Refusal:
+        """Which hard scope the call does not fit into, and by how much."""
+        for place in self._account.chain():
+            if not place.hard:
+                continue
+            room = ledger.room_of(place, place.held)
+            if not fits(needed, room):
+                limit_type, missing = _missing(needed, room)
+                return Refusal(Full(place, limit_type), fits(needed, ledger.room_of(place, None)), missing)
+        raise AssertionError("a call that fits every scope was not admitted")
+
+    def _error(self, refusal: Refusal) -> BudgetExceededError:
+        return self._tree.refusal(refusal.full, before_sending=True, missing=refusal.missing)
+
+
+def _full(account: Account) -> Refusal | None:
+    """The first account of the chain that has reached a limit with what is used and held."""
+    for place in account.chain():
+        if (limit_type := ledger.reached(place, place.held)) is not None:
+            return Refusal(Full(place, limit_type), for_now=ledger.reached(place) is None)
+    return None
+
+
+def _missing(needed: Hold, room: ledger.Limits) -> tuple[LimitType, str]:
+    if room.usd is not None and needed.usd > room.usd:
+        return "usd", f"{needed.usd - max(room.usd, ZERO):.6f} USD"
+    if room.tokens is not None and needed.tokens > room.tokens:
+        return "token", f"{needed.tokens - max(room.tokens, 0)} tokens"
+    return "cost", f"{needed.cost - max(room.cost or 0, 0)} CU"
+
+
+def _with_output(estimate: Usage, output_tokens: int) -> Usage:
+    return Usage(uncached_input_tokens=estimate.input_tokens, output_tokens=output_tokens, details=estimate.details)
