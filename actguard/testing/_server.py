@@ -7,9 +7,11 @@ import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from email.message import Message
+from email.parser import BytesHeaderParser
 from typing import Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from actguard.testing._exchange import Exchange
 from actguard.testing._generation import generate
@@ -160,9 +162,9 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: async
 
 async def _read_body(request: web.BaseRequest) -> tuple[dict[str, Any], Failure | None]:
     """The body as a mapping, and an error answer when it cannot be read."""
-    if request.content_type.startswith("multipart/"):
-        return await _read_form(request), None
     raw = await request.read()
+    if request.content_type.startswith("multipart/"):
+        return _form(request.headers["Content-Type"], raw), None
     if not raw:
         return {}, None
     try:
@@ -174,12 +176,15 @@ async def _read_body(request: web.BaseRequest) -> tuple[dict[str, Any], Failure 
     return body, None
 
 
-async def _read_form(request: web.BaseRequest) -> dict[str, Any]:
-    """The fields of a form. Files are noted by name and size, not kept."""
+def _form(content_type: str, body: bytes) -> dict[str, Any]:
+    """The fields of a multipart form. Files are noted by name and size, not kept."""
+    headers = Message()
+    headers["Content-Type"] = content_type
     form: dict[str, Any] = {}
-    async for part in await request.multipart():
-        if isinstance(part, BodyPartReader):
-            data = bytes(await part.read())
-            file = {"filename": part.filename, "bytes": len(data)}
-            form[part.name or ""] = data.decode() if part.filename is None else file
+    for part in body.split(f"--{headers.get_boundary()}".encode())[1:-1]:
+        head, _, data = part.removeprefix(b"\r\n").removesuffix(b"\r\n").partition(b"\r\n\r\n")
+        about = BytesHeaderParser().parsebytes(head)
+        name = about.get_param("name", header="content-disposition")
+        filename = about.get_filename()
+        form[str(name)] = data.decode() if filename is None else {"filename": filename, "bytes": len(data)}
     return form
