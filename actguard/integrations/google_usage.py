@@ -217,7 +217,7 @@ class StreamedContent:
         block = chunk.get("usageMetadata")
         if not isinstance(block, Mapping) or not any(count(block, name) for name in _COUNTS):
             return
-        self._block = block
+        self._block = dict(block)  # up to 1.20 the chunk is what the SDK goes on to change
         for name in _COUNTS:
             if name in block:
                 self._highest[name] = max(self._highest.get(name, 0), count(block, name))

@@ -111,8 +111,9 @@ async def test_a_dropped_stream_is_charged_at_once(
             stream = await open_stream(client)
             await until_text(stream)
             del stream
-            if open_stream is raw_stream_of:  # async generators below it are closed by the event loop
-                await anyio.wait_all_tasks_blocked()
+            if open_stream is raw_stream_of:  # the SDK's own stream: older versions have a cycle there
+                gc.collect()
+                await anyio.wait_all_tasks_blocked()  # the event loop closes the async generators in it
             assert_estimated(budget, 50, 1)
     finally:
         gc.enable()

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from either import MODES, done, first, items
+from google import genai
 from google.genai import errors
 from spending import spending, spent
 
@@ -19,6 +20,7 @@ from actguard.testing import Answer, Gate, LoopbackProvider
 
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
 
+OLD = genai.__version__.startswith("0.")
 MODEL = "gemini-2.5-flash"
 
 
@@ -119,6 +121,7 @@ async def test_a_cut_connection_is_charged_for_what_arrived(provider: LoopbackPr
         assert_estimated(budget, 50, 20)
 
 
+@pytest.mark.skipif(OLD, reason="this SDK takes an error chunk for an empty one")
 async def test_an_error_chunk_is_charged_for_what_arrived(provider: LoopbackProvider, client: Any) -> None:
     provider.script(Answer(generate=40, chunks=4, input_tokens=50, finish="failed"))
     with spending() as budget:
@@ -127,6 +130,7 @@ async def test_an_error_chunk_is_charged_for_what_arrived(provider: LoopbackProv
         assert_estimated(budget, 50, 40)
 
 
+@pytest.mark.skipif(OLD, reason="this SDK reads async streams with blocking calls")
 @pytest.mark.usefixtures("held")
 async def test_a_cancelled_reader_is_charged_for_what_arrived(provider: LoopbackProvider) -> None:
     client, begun = provider.google().aio, asyncio.Event()
