@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, Protocol
 
 START_TIMEOUT_S = 10.0
@@ -98,7 +99,9 @@ class Hub:
             if self.closed:
                 raise RuntimeError("this client is closed")
             ready = threading.Event()
-            thread = self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
+            thread = self._thread = threading.Thread(
+                target=Context().run, args=(self._run, ready), name=self._name, daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:
@@ -108,7 +111,8 @@ class Hub:
                 raise RuntimeError("the background thread did not start")
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Run ``callback`` soon on the hub's loop, from any thread.
+        """Run ``callback`` soon on the hub's loop, from any thread, in a context of its own: the caller's would say
+        that this is the caller's run, and the caller's kind of event loop.
 
         Raises:
             RuntimeError: the hub is not running.
@@ -116,7 +120,7 @@ class Hub:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the hub is not running")
-        loop.call_soon_threadsafe(callback)
+        loop.call_soon_threadsafe(callback, context=Context())
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run ``work()`` as a task on the hub, which is started if need be; ``work`` handles its own errors."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import ContextVar
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
-from conftest import until
+from conftest import Runner, until
 
 from actguard.hub import Hub
+
+color: ContextVar[str] = ContextVar("color", default="none")
 
 
 class Lodger:
@@ -217,3 +222,20 @@ def test_a_forgotten_resident_is_not_bound_again(hub: Hub) -> None:
     hub.start()
     assert lodger.log.count("bind") == 1
     assert other.log.count("bind") == 2
+
+
+def test_work_runs_in_no_context_of_the_caller_and_on_asyncio_whoever_sent_it(hub: Hub, on_loop: Runner) -> None:
+    """A trio program that sends something to the hub must not make it believe that it runs on trio."""
+    seen: list[Any] = []
+
+    async def work() -> None:
+        seen.append(await anyio.to_thread.run_sync(lambda: color.get()))
+
+    async def main() -> None:
+        color.set("the caller's")
+        hub.start()
+        await anyio.to_thread.run_sync(lambda: done_on(hub, work))
+        done_on(hub, work)
+
+    on_loop(main)
+    assert seen == ["none", "none"]
