@@ -132,12 +132,11 @@ def test_the_nested_cap_stops_the_sub_agent_and_the_outer_one_goes_on() -> None:
     out = io.StringIO()
     ticket = played(Lines(out)).ticket
     text = out.getvalue()
+    flat = " ".join(text.split())
     research = ticket.research
     assert research is not None
     assert research.usd_used_exact >= Decimal("0.04") > research.usd_used_exact - Decimal("0.011")
-    assert f"STOPPED: scope research has used {research.usd_used_exact:.6f} of its 0.040000 USD," in " ".join(
-        text.split()
-    )
+    assert f"STOPPED: scope research has used {research.usd_used_exact:.6f} of its 0.040000 USD," in flat
     assert "support is told: Blocked:" in text
     stopped = text.index("STOPPED")
     assert [call["scope"] for call in CALL.finditer(text, stopped)] == ["support", "support", "support"]
