@@ -34,7 +34,7 @@ async def print_as_it_happens(client: actguard.Client, ready: asyncio.Event) -> 
                     )
                 case BudgetBlocked():
                     print(f"  {event.kind}: {event.usd_used} of {event.usd_limit} USD")
-                case _:
+                case CustomEvent():
                     print(f"  {event.kind}: {event.payload}")
 
 
