@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, overload
 from anyio import to_thread
 
 from actguard.events import Event, Request
-from actguard.exceptions import ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
+from actguard.exceptions import ActGuardError, ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
 from actguard.hub import Hub
 from actguard.locks import SettlingLock
 from actguard.scope import Reply
@@ -234,6 +234,19 @@ class Bus:
         except ActGuardMonitoringWarning:
             # Warnings are errors in this program. The guarded call still must not fail for it.
             logger.warning("%s", error)
+
+    def unheard(self, operation: str, error: ActGuardError) -> None:
+        """A verdict came when the one who asked was gone, or had an error of its own to raise: warn instead."""
+        self.degraded(
+            MonitoringDegradedError(
+                subsystem="budget",
+                operation=operation,
+                failure_kind=error.reason,
+                path=getattr(error, "path", None),
+                status_code=getattr(error, "status", None) or getattr(error, "status_code", None),
+                summary=str(error),
+            )
+        )
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """Wait until every handler has handled what was published so far; False when ``timeout`` seconds passed."""

@@ -19,6 +19,7 @@ from actguard.exceptions import (
     ActGuardUsageError,
     BudgetClientMismatchError,
     BudgetConfigurationError,
+    BudgetTransportError,
     MissingRuntimeContextError,
     MonitoringDegradedError,
     NestedBudgetGuardError,
@@ -33,11 +34,14 @@ from actguard.guards.parts import Parts
 from actguard.guards.run import Run
 from actguard.guards.tree import Tree, owner_of
 from actguard.money.amounts import as_written
-from actguard.money.tariff import usd_to_cu
+from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import Account, Charge, Limits, RowKey
 from actguard.scope import Scope
+
+
+CLIENT_CLOSED = "runtime.client_closed"
 
 
 class _OpenerLeft(Exception):
@@ -230,6 +234,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             raise
         if isinstance(verdict, Reserved):
             tree.reserve_id, tree.cost_of = verdict.reserve_id, verdict.cost_of
+            tree.cu_per_usd = verdict.cu_per_usd or CU_PER_USD
             self.account.limits = Limits(
                 self._limits.usd or verdict.usd_limit, self._limits.tokens, self._limits.cost or verdict.cost_limit
             )
@@ -246,10 +251,14 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             plan_key=self.plan_key,
         )
         try:
-            return await self._parts.bus.ask(request, self._parts.budget_timeout_s)
+            verdict = await self._parts.bus.ask(request, self._parts.budget_timeout_s)
         except TimeoutError:
-            self._degraded("reserve", "timeout")
-            return NOBODY
+            verdict = NOBODY
+            if not self._parts.fails_closed:
+                self._degraded("reserve", "timeout")
+        if verdict is NOBODY and self._parts.fails_closed:
+            raise BudgetTransportError("The gateway could not be asked in time to reserve a budget.")
+        return verdict
 
     async def _leave_root(self, run: Run, error: BaseException | None) -> None:
         tree: Tree = self.tree
@@ -263,7 +272,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         context.root_closed(tree)
         tree.close_books(None)
         bus = self._parts.bus
-        if not bus.concerns(SettleRequested):
+        if not bus.concerns(SettleRequested) and tree.reserve_id is None:
             return
         with tree.lock:
             entries, tree.entries = tuple(tree.entries or ()), None
@@ -275,13 +284,17 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             entries=entries,
         )
         try:
-            await bus.ask(request, self._parts.budget_timeout_s)
+            verdict = await bus.ask(request, self._parts.budget_timeout_s)
         except TimeoutError:
-            self._degraded("settle", "timeout")
+            self._degraded("settle", "timeout", "The settlement goes on in the background.")
         except (ActGuardRuntimeError, ActGuardToolError) as refusal:
-            if error is None:
+            if error is None and refusal.code != CLIENT_CLOSED:
                 raise
-            self._degraded("settle", type(refusal).__name__, str(refusal))
+            bus.unheard("settle", refusal)
+        else:
+            if verdict is NOBODY and tree.reserve_id is not None:
+                summary = "The client was closed before the budget scope was left: what it used is not settled."
+                self._degraded("settle", "client_closed", summary)
 
     def _degraded(self, operation: str, failure_kind: str, summary: str = "") -> None:
         self._parts.bus.degraded(
@@ -397,7 +410,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
     def add_cost(self, name: str, usd: Decimal) -> None:
         """Charge an outside cost; see `actguard.add_cost`."""
         tree: Tree = self.tree
-        cu = usd_to_cu(usd)
+        cu = usd_to_cu(usd, tree.cu_per_usd)
         charge = Charge(RowKey("custom", name, self.name, context.current_tool.get(), False), usd=usd, cost=cu, calls=0)
         with tree.lock:
             ledger.record(self.account, None, charge)

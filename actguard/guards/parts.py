@@ -26,6 +26,8 @@ class Parts:
     """Patches the provider SDKs; called when a budget scope is entered, cheap after the first time."""
     budget_timeout_s: float | None = None
     """The longest that entering or leaving a root waits for a verdict, in seconds."""
+    fails_closed: bool = False
+    """A root is not opened when the gateway cannot be asked."""
     history: OutputHistory = field(default_factory=OutputHistory)
     """How much the models of this client used to answer."""
     _unpriced: dict[tuple[str, str], Price | None] = field(default_factory=dict)

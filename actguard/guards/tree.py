@@ -12,7 +12,7 @@ from actguard.events import BudgetBlocked, CallEntry
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.parts import Parts
 from actguard.locks import SettlingLock
-from actguard.money.tariff import usd_to_cu
+from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, Account, Full, Limits, LimitType
@@ -70,6 +70,7 @@ class Tree:
         "account",
         "closed",
         "cost_of",
+        "cu_per_usd",
         "entries",
         "guard",
         "lock",
@@ -99,6 +100,7 @@ class Tree:
         """The calls to settle; None when nobody settles."""
         self.reserve_id: str | None = None
         self.cost_of: CostOf | None = None
+        self.cu_per_usd = CU_PER_USD
 
     def cost(self, provider: str, model: str, usage: Usage, usd: Decimal) -> int:
         """The cost units of a call: by the gateway's tariff, else its USD × 1,000, rounded up once."""
