@@ -40,7 +40,6 @@ from actguard.rules import ledger
 from actguard.rules.ledger import Account, Charge, Limits, RowKey
 from actguard.scope import Scope
 
-
 CLIENT_CLOSED = "runtime.client_closed"
 
 
