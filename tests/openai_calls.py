@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import pytest
 from either import done, items
+from openai.resources.images import Images
+from openai.resources.responses import Responses
 from spending import spent
 
 from actguard.guards.budget import BudgetGuard
@@ -13,6 +17,21 @@ from actguard.testing import LoopbackProvider
 MODEL = "gpt-4o-mini"
 ASK: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there, how are you?"}]}
 ASK_RESPONSES: Any = {"model": MODEL, "input": "Hello there, how are you?"}
+
+
+BACKGROUND = {"background": True}
+"""An ``extra_body``: older SDKs have no parameter for it."""
+PARAMETERS = {
+    "images": set(inspect.signature(Images.generate).parameters),
+    "retrieve": set(inspect.signature(Responses.retrieve).parameters),
+}
+streams_images = pytest.mark.skipif("stream" not in PARAMETERS["images"], reason="this SDK does not stream images")
+streams_retrieved = pytest.mark.skipif("stream" not in PARAMETERS["retrieve"], reason="this SDK does not stream these")
+
+
+def helpers(client: Any) -> Any:
+    """Where the client has its parse and stream helpers: older SDKs have them among the betas."""
+    return client.chat.completions if hasattr(client.chat.completions, "parse") else client.beta.chat.completions
 
 
 async def chat(client: Any, **more: Any) -> Any:

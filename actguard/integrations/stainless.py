@@ -116,6 +116,8 @@ class StainlessExchange(Exchange):
             return FREE if status >= 400 else Unknown()
         if not isinstance(error, Exception):
             return Unknown()  # cancelled or interrupted: nobody knows how far the request got
+        if is_a(error.__cause__, "RuntimeError"):
+            return FREE  # a closed client, as older versions report it
         if not is_a(error, "APIError") and is_a(error, "OpenAIError", "AnthropicError", "RuntimeError"):
             return FREE  # no credentials, or a closed client
         return Unknown(attempts=attempts_of(error)) if was_sent(error) else FREE

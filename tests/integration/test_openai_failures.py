@@ -16,6 +16,9 @@ from spending import spending
 
 from actguard.testing import Answer, Failure, Gate, Hang, LoopbackProvider, Reset
 
+IMPATIENT = openai.Timeout(5, read=0.1)
+"""Connecting may take its time; only the answer has to come soon."""
+
 
 @pytest.fixture
 async def provider() -> AsyncIterator[LoopbackProvider]:
@@ -84,16 +87,16 @@ async def test_a_request_that_cannot_be_encoded_costs_nothing(provider: Loopback
 async def test_a_timeout_is_estimated(provider: LoopbackProvider, kind: str) -> None:
     provider.script(Hang())
     with spending() as budget, pytest.raises(openai.APITimeoutError):
-        await chat(client_of(provider, kind, timeout=0.05))
+        await chat(client_of(provider, kind, timeout=IMPATIENT))
     assert_estimated(budget)
 
 
 async def test_a_timeout_with_retries_is_estimated_for_each_attempt(provider: LoopbackProvider, kind: str) -> None:
     provider.script(Hang(), Hang(), Hang())
     with spending() as once, pytest.raises(openai.APITimeoutError):
-        await chat(client_of(provider, kind, timeout=0.05))
+        await chat(client_of(provider, kind, timeout=IMPATIENT))
     with spending() as thrice, pytest.raises(openai.APITimeoutError):
-        await chat(client_of(provider, kind, timeout=0.05, max_retries=1))
+        await chat(client_of(provider, kind, timeout=IMPATIENT, max_retries=1))
     assert len(provider.requests) == 3
     assert thrice.tokens_used == 2 * once.tokens_used
     assert_estimated(thrice, attempts=2)

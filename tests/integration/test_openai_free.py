@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from either import MODES, done, items, within
-from openai_calls import ASK_RESPONSES, MODEL, assert_charged_as_billed, chat
+from openai_calls import ASK_RESPONSES, BACKGROUND, MODEL, assert_charged_as_billed, chat, streams_retrieved
 from spending import spending
 
 from actguard.exceptions import BudgetExceededError
@@ -46,7 +46,7 @@ async def fetch_until_done(client: Any, response_id: str) -> Any:
 
 async def test_three_retrieves_of_a_background_response_are_one_charge(provider: LoopbackProvider, client: Any) -> None:
     with spending() as budget:
-        queued = await done(client.responses.create(**ASK_RESPONSES, background=True))
+        queued = await done(client.responses.create(**ASK_RESPONSES, extra_body=BACKGROUND))
         assert budget.calls == 0
         answers = [await fetch_until_done(client, queued.id) for _ in range(3)]
     assert all(answer.usage is not None for answer in answers)
@@ -59,6 +59,15 @@ async def test_a_finished_response_is_not_charged_again_when_it_is_fetched(
     with spending() as budget:
         answer = await done(client.responses.create(**ASK_RESPONSES))
         await done(client.responses.retrieve(answer.id))
+    assert_charged_as_billed(budget, provider)
+
+
+@streams_retrieved
+async def test_a_finished_response_is_not_charged_again_when_it_is_streamed(
+    provider: LoopbackProvider, client: Any
+) -> None:
+    with spending() as budget:
+        answer = await done(client.responses.create(**ASK_RESPONSES))
         async with within(await done(client.responses.retrieve(answer.id, stream=True))) as stream:
             await items(stream)
     assert_charged_as_billed(budget, provider)
@@ -78,7 +87,7 @@ async def test_a_background_response_that_nobody_fetches_is_estimated_when_the_s
     provider: LoopbackProvider, client: Any
 ) -> None:
     with spending() as budget:
-        await done(client.responses.create(**ASK_RESPONSES, background=True))
+        await done(client.responses.create(**ASK_RESPONSES, extra_body=BACKGROUND))
     [row] = budget.breakdown()
     assert row.estimated
     assert row.input_tokens > 0
@@ -86,7 +95,7 @@ async def test_a_background_response_that_nobody_fetches_is_estimated_when_the_s
 
 async def test_a_background_response_can_be_fetched_over_budget(provider: LoopbackProvider, client: Any) -> None:
     with spending(token_limit=50_000) as budget:
-        queued = await done(client.responses.create(**ASK_RESPONSES, background=True))
+        queued = await done(client.responses.create(**ASK_RESPONSES, extra_body=BACKGROUND))
         provider.script(Answer(text="Hi", input_tokens=60_000), api="chat.completions")
         with pytest.raises(BudgetExceededError):
             await chat(client)

@@ -11,7 +11,7 @@ import openai
 import pytest
 import trio
 from either import MODES, done, first, items, within
-from openai_calls import ASK, ASK_RESPONSES, assert_charged_as_billed, chat_chunks, chat_stream
+from openai_calls import ASK, ASK_RESPONSES, BACKGROUND, assert_charged_as_billed, chat_chunks, chat_stream, helpers
 from spending import spending, spent
 
 from actguard.client import Client
@@ -105,7 +105,7 @@ async def test_nothing_is_read_ahead(provider: LoopbackProvider, client: Any) ->
 async def test_tool_calls_in_a_stream_arrive_and_are_charged(provider: LoopbackProvider, client: Any) -> None:
     provider.script(Answer(tool_calls=[ToolCall("get_weather", {"city": "Oslo"})]))
     with spending() as budget:
-        async with within(client.chat.completions.stream(**ASK)) as stream:
+        async with within(helpers(client).stream(**ASK)) as stream:
             await items(stream)
             completion = await done(stream.get_final_completion())
     assert completion.choices[0].message.tool_calls[0].function.arguments == '{"city": "Oslo"}'
@@ -139,7 +139,7 @@ async def test_a_stream_whose_response_is_closed_is_estimated(provider: Loopback
 async def test_a_helper_that_is_left_early_is_estimated(provider: LoopbackProvider, client: Any) -> None:
     provider.script(LONG)
     with spending() as budget:
-        async with within(client.chat.completions.stream(**ASK)) as stream:
+        async with within(helpers(client).stream(**ASK)) as stream:
             await first(stream)
         assert_estimated(budget)
 
@@ -349,7 +349,7 @@ async def test_a_crossing_is_raised_once(provider: LoopbackProvider, client: Any
 async def test_a_crossing_reaches_who_reads_through_a_helper(provider: LoopbackProvider, client: Any) -> None:
     provider.script(Answer(text="Forty-two", input_tokens=5_000))
     with spending(token_limit=1_000), pytest.raises(BudgetExceededError) as crossing:
-        async with within(client.chat.completions.stream(**ASK)) as stream:
+        async with within(helpers(client).stream(**ASK)) as stream:
             await items(stream)
     assert crossing.value.partial == "Forty-two"
 
@@ -383,11 +383,12 @@ async def test_a_response_that_ends_otherwise_is_charged(
 async def test_an_abandoned_response_is_corrected_when_it_is_fetched(provider: LoopbackProvider, client: Any) -> None:
     provider.script(LONG)
     with spending() as budget:
-        stream = await done(client.responses.create(**ASK_RESPONSES, stream=True, background=True))
-        created = await first(stream)
+        stream = await done(client.responses.create(**ASK_RESPONSES, stream=True, extra_body=BACKGROUND))
+        created = (await first(stream)).response
         await done(stream.close())
         assert_estimated(budget)
-        while (await done(client.responses.retrieve(created.response.id))).status != "completed":
+        answer_id = created["id"] if isinstance(created, dict) else created.id  # a dict in older SDKs
+        while (await done(client.responses.retrieve(answer_id))).status != "completed":
             pass
     [row] = budget.breakdown()
     assert not row.estimated
