@@ -33,16 +33,23 @@ def flag(value: Any, field: str, what: str, code: str | None = None) -> bool:
     raise ActGuardUsageError(f"{what}: {field} must be True or False", field=field, code=code)
 
 
-def choice(value: Any, allowed: tuple[str, ...], field: str, what: str, code: str | None = None) -> str:
+def choice(
+    value: Any,
+    allowed: tuple[str, ...],
+    field: str,
+    what: str,
+    code: str | None = None,
+    error: type[ActGuardUsageError] = ActGuardUsageError,
+) -> str:
     """``value`` if it is one of ``allowed``.
 
     Raises:
-        ActGuardUsageError: anything else.
+        ActGuardUsageError: (or the subclass ``error``) anything else.
     """
     if isinstance(value, str) and value in allowed:
         return value
     names = " or ".join(repr(name) for name in allowed)
-    raise ActGuardUsageError(f"{what}: {field} must be {names}", field=field, code=code)
+    raise error(f"{what}: {field} must be {names}", field=field, code=code)
 
 
 def usd_limit(value: Any, field: str = "usd_limit") -> Decimal | None:

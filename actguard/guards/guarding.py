@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from actguard.exceptions import ActGuardUsageError
 from actguard.guards.protocol import CallScope
 from actguard.guards.tools import Call, Tool
 from actguard.guards.wrapping import decorate
@@ -20,8 +21,13 @@ class Guard(Scope[Any]):
 
     name: ClassVar[str]
     """What the guard is called in events."""
+    direct: ClassVar[bool] = True
+    """Whether it can be entered directly."""
     key: Any = None
     """In direct use: what takes the place of the argument that the decorator reads."""
+
+    def __init__(self) -> None:
+        self._entries: set[_Entry] = set()
 
     def __call__(self, function: F) -> F:
         """Decorate ``function``."""
@@ -36,24 +42,46 @@ class Guard(Scope[Any]):
         """The scope around one call."""
 
     async def __aenter__(self) -> Any:
+        if not self.direct:
+            raise ActGuardUsageError(f"{self.name} needs a tool: use it as a decorator", field=self.name)
         scope = self.scope(Call(None, (), {}))
         entered = await scope.__aenter__()
-        _direct.set((*_direct.get(), (self, scope)))
+        entry = _Entry(self, scope)
+        self._entries.add(entry)
+        _entered_here.set((*_entered_here.get(), entry))
         return entered
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        entries = _direct.get()
-        place = max((at for at, (guard, _) in enumerate(entries) if guard is self), default=None)
-        if place is None:
-            raise RuntimeError(f"{self.name} is left in another context than it was entered in")
-        _direct.set(entries[:place] + entries[place + 1 :])
-        scope = entries[place][1]
+        scope = self._leave().scope
         if error is None:
             scope.returned(None)
         return await scope.__aexit__(kind, error, trace)
 
+    def _leave(self) -> _Entry:
+        """The entry that is left: the innermost of this context, else the only one there is."""
+        here = _entered_here.get()
+        entry = next((entry for entry in reversed(here) if entry.guard is self and entry in self._entries), None)
+        if entry is not None:
+            _entered_here.set(tuple(other for other in here if other is not entry))
+        elif len(self._entries) == 1:
+            (entry,) = self._entries
+        else:
+            raise RuntimeError(f"{self.name} is left in a context in which it was not entered")
+        self._entries.remove(entry)
+        return entry
 
-_direct: ContextVar[tuple[tuple[Guard, CallScope], ...]] = ContextVar("actguard_direct_guards", default=())
-"""The guards that are entered directly here, the innermost last: one guard object may be entered many times."""
+
+class _Entry:
+    """One entry of a guard that is entered directly."""
+
+    __slots__ = ("guard", "scope")
+
+    def __init__(self, guard: Guard, scope: CallScope) -> None:
+        self.guard = guard
+        self.scope = scope
+
+
+_entered_here: ContextVar[tuple[_Entry, ...]] = ContextVar("actguard_entered_guards", default=())
+"""What is entered directly here, the innermost last: one guard object may be entered many times."""

@@ -18,6 +18,7 @@ class MaxAttempts(Guard):
     name = "max_attempts"
 
     def __init__(self, calls: int) -> None:
+        super().__init__()
         self._limit = attempts.checked_limit(calls)
 
     def scope(self, call: Call) -> CallScope:
@@ -38,8 +39,9 @@ class _Attempt(CallScope):
         key = self._guard if tool is None else tool.name
         attempt = await run.store.update(("attempts", key), attempts.attempt, self._limit)
         if not attempt.allowed:
-            name = "this block" if tool is None else tool.name
-            error = MaxAttemptsExceeded(run_id=run.run_id, tool_name=name, limit=self._limit, used=attempt.used)
+            error = MaxAttemptsExceeded(
+                run_id=run.run_id, tool_name=self._call.tool_name, limit=self._limit, used=attempt.used
+            )
             raise refused(self._guard, self._call, error)
 
     async def __aexit__(

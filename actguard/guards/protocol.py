@@ -7,12 +7,12 @@ outside in, has the body run, and leaves the scopes from the inside out, whateve
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from actguard import clock
-from actguard.context import active_budget, active_run, current_tool
+from actguard.context import active_budget, active_run, current_session, current_tool
 from actguard.events import GuardBlocked, GuardIntervention, ScopedEvent, ToolFailure, ToolInvoke
 from actguard.exceptions import ActGuardError, ToolGuardError
 from actguard.guards.tools import Call
@@ -22,19 +22,23 @@ LONGEST_MESSAGE = 256
 """Characters of a failure's message that go into an event."""
 
 
+R = TypeVar("R", bound=ToolGuardError)
+
+
 class Replay(NamedTuple):
     """What entering a scope can return to say that the body must not run: here is its result."""
 
     value: Any
 
 
-class CallScope(Scope[Replay | None]):
-    """One guard around one call."""
+class CallScope(Scope[Any]):
+    """One guard around one call. Entering it gives None, or a `Replay`."""
 
     __slots__ = ()
 
-    def returned(self, value: Any) -> None:
-        """The body has returned ``value``; called before the scope is left, and only then."""
+    def returned(self, value: Any) -> Any:
+        """The body has returned ``value``; called before the scope is left, and only then. What the caller gets."""
+        return value
 
 
 class Named(Protocol):
@@ -89,29 +93,28 @@ def guarded(call: Call, guards: Sequence[Surrounding]) -> Generator[Coroutine[An
         try:
             call.started = True
             value = yield BODY
+            _invoked(call, clock.monotonic() - started_at)
         except BaseException as failure:  # noqa: BLE001  raised again by the driver
             error = failure
             _failed(call, failure)
-        else:
-            _invoked(call, clock.monotonic() - started_at)
     while entered:
         scope = entered.pop()
+        if error is None and not replayed:
+            try:
+                value = scope.returned(value)
+            except BaseException as refusal:  # noqa: BLE001  raised again by the driver
+                error = refusal
         try:
-            if error is None and not replayed:
-                scope.returned(value)
             trace = None if error is None else error.__traceback__
             yield scope.__aexit__(None if error is None else type(error), error, trace)
         except BaseException as replacement:  # noqa: BLE001  raised again by the driver
             error = replacement
+    if error is None and not replayed and (entered := current_session.get()) is not None:
+        entered.session.succeeded(call.tool)
     return Ended(value, error)
 
 
 # --- announcing -----------------------------------------------------------------------------------------------------
-
-
-def tool_name_of(call: Call) -> str | None:
-    """The tool that is called; in direct use, the tool around it, if any."""
-    return call.tool.name if call.tool is not None else current_tool.get()
 
 
 def publish(kind: type[ScopedEvent], call: Call, **facts: Any) -> None:
@@ -121,18 +124,29 @@ def publish(kind: type[ScopedEvent], call: Call, **facts: Any) -> None:
         return
     budget = active_budget()
     where: Any = {} if budget is None else budget.identity()
-    run.bus.publish(kind(run_id=run.run_id, user_id=run.user_id, tool_name=tool_name_of(call), **where, **facts))
+    tool_name = call.tool.name if call.tool is not None else current_tool.get()
+    run.bus.publish(kind(run_id=run.run_id, user_id=run.user_id, tool_name=tool_name, **where, **facts))
 
 
-def refused(guard: Named, call: Call, error: ToolGuardError, message: str | None = None) -> ToolGuardError:
-    """``error``, announced as `GuardBlocked`. ``message`` takes the place of its own where that shows an argument."""
+def refused(
+    guard: Named,
+    call: Call,
+    error: R,
+    *,
+    message: str | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> R:
+    """``error``, announced as `GuardBlocked`.
+
+    ``message`` and ``figures`` take the place of its own where those may show an argument.
+    """
     publish(
         GuardBlocked,
         call,
         guard_name=guard.name,
         error_type=type(error).__name__,
         error_message=(str(error) if message is None else message)[:LONGEST_MESSAGE],
-        figures=error.details,
+        figures=error.details if figures is None else figures,
     )
     return error
 

@@ -11,7 +11,7 @@ from actguard import clock
 from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused, tool_name_of
+from actguard.guards.protocol import CallScope, refused
 from actguard.guards.state import shared
 from actguard.guards.tools import Call, Tool
 from actguard.rules import checks, values
@@ -30,17 +30,21 @@ class RateLimit(Guard):
     name = "rate_limit"
 
     def __init__(self, max_calls: int, period: float, scope: str | None, on_limit: OnLimit, key: object) -> None:
+        super().__init__()
         self._window = Window(max_calls, period)
         if scope is not None:
             checks.name(scope, "scope", "rate_limit", ScopeValidationError)
             if key is not None:
                 raise ScopeValidationError("rate_limit: give either scope or key, not both", field="key")
         self._scope = scope
-        self._waits = choice(on_limit, ("raise", "wait"), "on_limit", "rate_limit") == "wait"
+        waiting = choice(on_limit, ("raise", "wait"), "on_limit", "rate_limit", error=ScopeValidationError)
+        self._waits = waiting == "wait"
         self.key = key
         self._read: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
 
     def bind(self, tool: Tool) -> RateLimit:
+        if self.key is not None:
+            raise ScopeValidationError("rate_limit: key is for direct use; a decorator takes scope", field="key")
         if self._scope is None:
             return self
         bound = RateLimit(
@@ -77,13 +81,15 @@ class _Admission(CallScope):
         decision = await shared.update(self._key, self._window.admit, clock.monotonic())
         if isinstance(decision, Refused):
             error = RateLimitExceeded(
-                tool_name=tool_name_of(self._call) or "this block",
+                tool_name=self._call.tool_name,
                 scope_value=self._value,
                 max_calls=self._window.max_calls,
                 period=self._window.period,
                 retry_after=decision.retry_after,
             )
-            raise refused(self._guard, self._call, error)
+            # The value of the argument stands in the figures only.
+            message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
+            raise refused(self._guard, self._call, error, message=message)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -105,7 +111,7 @@ class _Turn(_Admission):
                     _wake(decision.wake)
                     return
                 with contextlib.suppress(TimeoutError):
-                    await me.bell.wait(decision.delay)
+                    await self._call.wait(me.bell, decision.delay)
                 me.bell = Reply()
         except BaseException:
             _wake(await shared.update(self._key, self._window.leave, me))

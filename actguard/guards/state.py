@@ -6,11 +6,16 @@ store here. Attempts and idempotency keys belong to the run, which has a store o
 
 from __future__ import annotations
 
+import math
+from typing import TypeVar, cast
+
 from actguard import clock
 from actguard.context import active_run
 from actguard.exceptions import MissingRuntimeContextError
 from actguard.guards.run import Run
 from actguard.stores.memory import MemoryStore
+
+S = TypeVar("S")
 
 shared = MemoryStore(lambda: clock.monotonic())
 """State that outlives runs. Its clock is looked up at each use, so that tests can put theirs in its place."""
@@ -27,3 +32,19 @@ def run_of(what: str) -> Run:
         raise MissingRuntimeContextError(what)
     assert isinstance(run, Run)
     return run
+
+
+class _Definition:
+    """Settings that everybody who names the same thing must agree on."""
+
+    __slots__ = ("settings",)
+    expires_at = math.inf
+
+    def __init__(self, settings: object) -> None:
+        self.settings = settings
+
+
+def define(state: _Definition | None, settings: S) -> tuple[_Definition, S]:
+    """The first definition holds; the decision is what that is."""
+    state = state or _Definition(settings)
+    return state, cast(S, state.settings)

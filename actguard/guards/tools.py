@@ -6,9 +6,14 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from inspect import Parameter, Signature
+from typing import Any, Protocol, TypeVar
 
+from actguard.context import current_tool
 from actguard.exceptions import ActGuardUsageError
+from actguard.scope import Reply
+
+T = TypeVar("T")
 
 
 class Kind(Enum):
@@ -31,27 +36,35 @@ class Kind(Enum):
 class Tool:
     """A guarded function: its name, its kind and its parameters."""
 
-    __slots__ = ("_defaults", "_names", "_variadic", "function", "kind", "name", "parameters", "signature")
+    __slots__ = ("_defaults", "_flat", "_keywords", "_positional", "_rest", "function", "kind", "name", "parameters")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.name = name_of(function)
         """``module:qualname``: how the tool is called in events, errors and counters."""
         self.kind = kind_of(function)
-        self.signature = inspect.signature(function)
-        self.parameters: Mapping[str, inspect.Parameter] = self.signature.parameters
-        kinds = inspect.Parameter
-        self._names = tuple(
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.kind in {kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD}
+        self.parameters: Mapping[str, Parameter] = _signature_of(function).parameters
+        kinds = {name: parameter.kind for name, parameter in self.parameters.items()}
+        self._positional = tuple(
+            name for name, kind in kinds.items() if kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
         )
         self._defaults = {
             name: parameter.default
             for name, parameter in self.parameters.items()
-            if parameter.default is not kinds.empty
+            if parameter.default is not Parameter.empty
         }
-        self._variadic = next((name for name, p in self.parameters.items() if p.kind is kinds.VAR_POSITIONAL), None)
+        self._rest = next((name for name, kind in kinds.items() if kind is Parameter.VAR_POSITIONAL), None)
+        self._keywords = next((name for name, kind in kinds.items() if kind is Parameter.VAR_KEYWORD), None)
+        self._flat = self._rest is self._keywords is None and Parameter.POSITIONAL_ONLY not in kinds.values()
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}>"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What people call this tool: ``module:qualname``, its qualified name, its plain name."""
+        qualified = self.name.partition(":")[2]
+        return frozenset({self.name, qualified, qualified.rpartition(".")[2]})
 
     def reader(self, name: str) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
         """A function ``(args, kwargs)`` that finds the argument ``name`` of a call, its default when it is left out.
@@ -62,33 +75,74 @@ class Tool:
         if name not in self.parameters:
             has = ", ".join(self.parameters) or "no parameters"
             raise ActGuardUsageError(f"{self.name} has no parameter {name!r}; it has {has}", field=name)
-        place = self._names.index(name) if name in self._names else len(self.parameters)
-        default = self._defaults.get(name)
-
-        def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return args[place] if len(args) > place else kwargs.get(name, default)
-
-        return read
+        kind, default = self.parameters[name].kind, self._defaults.get(name)
+        if kind is Parameter.KEYWORD_ONLY:
+            return lambda args, kwargs: kwargs.get(name, default)
+        if name not in self._positional:
+            return lambda args, kwargs: self.arguments(args, kwargs)[name]
+        place = self._positional.index(name)
+        if kind is Parameter.POSITIONAL_ONLY:
+            return lambda args, kwargs: args[place] if len(args) > place else default
+        return lambda args, kwargs: args[place] if len(args) > place else kwargs.get(name, default)
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call by parameter name, defaults included. A wrong call is the function's to refuse."""
-        arguments = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
-        if self._variadic is not None:
-            arguments[self._variadic] = args[len(self._names) :]
+        """The arguments of a call by parameter name, defaults included, as the function will see them.
+
+        A call that does not fit the function is the function's to refuse: see `fits`.
+        """
+        arguments = {**self._defaults, **dict(zip(self._positional, args, strict=False))}
+        if self._flat:
+            arguments.update(kwargs)
+            return arguments
+        extra = {}
+        for name, value in kwargs.items():
+            parameter = self.parameters.get(name)
+            if parameter is not None and parameter.kind in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}:
+                arguments[name] = value
+            else:
+                extra[name] = value
+        if self._rest is not None:
+            arguments[self._rest] = args[len(self._positional) :]
+        if self._keywords is not None:
+            arguments[self._keywords] = extra
         return arguments
+
+    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the function can be called so at all."""
+        try:
+            Signature(tuple(self.parameters.values())).bind(*args, **kwargs)
+        except TypeError:
+            return False
+        return True
+
+
+def _signature_of(function: Callable[..., Any]) -> Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # a builtin that does not say: it takes whatever it is given
+        return Signature((Parameter("args", Parameter.VAR_POSITIONAL), Parameter("kwargs", Parameter.VAR_KEYWORD)))
 
 
 class Runner(Protocol):
-    """Runs a body, or one step of a generator, under a deadline."""
+    """Runs a body, or one step of a generator, under a deadline.
 
-    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
-    async def wait(self, step: Awaitable[Any], /) -> Any: ...
+    Each of the methods raises `ToolTimeoutError` when the deadline passes.
+    """
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What ``function(*args, **kwargs)`` returns."""
+
+    async def wait(self, function: Callable[..., Awaitable[Any]], /, *args: Any) -> Any:
+        """What ``await function(*args)`` gives."""
+
+    def left(self) -> float:
+        """The seconds that are left."""
 
 
 class Call:
     """One call of a tool (or one direct use of a guard, then ``tool`` is None)."""
 
-    __slots__ = ("args", "kwargs", "runner", "started", "tool")
+    __slots__ = ("args", "kwargs", "runner", "started", "tool", "watchers")
 
     def __init__(self, tool: Tool | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.tool = tool
@@ -98,6 +152,31 @@ class Call:
         """True once the body has begun: from then on the call may have had an effect."""
         self.runner: Runner | None = None
         """What runs the body (or each step of a generator) under a deadline; set by a timeout around it."""
+        self.watchers: tuple[Callable[[Any], object], ...] = ()
+        """Called with each item of a generator before it is handed out."""
+
+    @property
+    def tool_name(self) -> str:
+        """What errors call this: the tool; in direct use the tool around it, or "this block"."""
+        return self.tool.name if self.tool is not None else current_tool.get() or "this block"
+
+    async def wait(self, reply: Reply[T], timeout: float | None = None) -> T:
+        """The answer to ``reply``, waiting for ``timeout`` seconds at most, and within the deadline of this call.
+
+        Raises:
+            TimeoutError: none came in ``timeout`` seconds.
+            ToolTimeoutError: none came before the deadline.
+        """
+        if self.runner is None:
+            return await reply.wait(timeout)
+        left = self.runner.left()
+        if timeout is not None and timeout < left:
+            return await reply.wait(timeout)
+        try:
+            return await reply.wait(left)
+        except TimeoutError:
+            self.runner.left()
+            raise
 
 
 def plain_function(function: Any) -> Any:

@@ -55,6 +55,9 @@ def decorate(function: F, *guards: Decorator) -> F:
     chain = (*(guard.bind(tool) for guard in guards), *inner)
     wrapper = _WRAPPERS[tool.kind](tool, chain)
     functools.update_wrapper(wrapper, tool.function)
+    if not hasattr(tool.function, "__qualname__"):  # a partial, a callable object
+        wrapper.__module__, _, wrapper.__qualname__ = tool.name.partition(":")
+        wrapper.__name__ = wrapper.__qualname__.rpartition(".")[2]
     wrapper.__actguard__ = _Mark(wrapper, tool, chain)  # type: ignore[attr-defined]
     return cast(F, wrapper)
 
@@ -136,26 +139,32 @@ def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
         # The name is set for each move only: between two moves the consumer runs in the same context.
         outer = current_tool.set(name)
         try:
-            return move(*sent) if call.runner is None else call.runner.run(move, *sent)
+            item = move(*sent) if call.runner is None else call.runner.run(move, *sent)
         finally:
             current_tool.reset(outer)
+        for watch in call.watchers:
+            watch(item)
+        return item
 
     def body(call: Call) -> Generator[Any, Any, Any]:
         generator = function(*call.args, **call.kwargs)
         move: Callable[..., Any] = generator.__next__
         sent: tuple[Any, ...] = ()
-        while True:
-            try:
-                item = advance(call, move, *sent)
-            except StopIteration as end:
-                return end.value
-            try:
-                move, sent = generator.send, ((yield item),)
-            except GeneratorExit:
+        try:
+            while True:
+                try:
+                    item = advance(call, move, *sent)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    move, sent = generator.send, ((yield item),)
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
+                    move, sent = generator.throw, (thrown,)
+        finally:
+            if not generator.gi_running:  # a step that a timeout left behind still runs
                 generator.close()
-                raise
-            except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
-                move, sent = generator.throw, (thrown,)
 
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         call = Call(tool, args, kwargs)
@@ -179,12 +188,15 @@ def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
 def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
     function, name = tool.function, tool.name
 
-    async def advance(call: Call, move: Any) -> Any:
+    async def advance(call: Call, move: Callable[..., Any], *sent: Any) -> Any:
         outer = current_tool.set(name)
         try:
-            return await (move if call.runner is None else call.runner.wait(move))
+            item = await (move(*sent) if call.runner is None else call.runner.wait(move, *sent))
         finally:
             current_tool.reset(outer)
+        for watch in call.watchers:
+            watch(item)
+        return item
 
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         call = Call(tool, args, kwargs)
@@ -198,19 +210,22 @@ def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
                         result = await cast(Any, todo)
                     else:
                         generator = function(*args, **kwargs)
-                        move = generator.__anext__()
-                        while True:
-                            try:
-                                item = await advance(call, move)
-                            except StopAsyncIteration:
-                                break
-                            try:
-                                move = generator.asend((yield item))
-                            except GeneratorExit:
-                                await generator.aclose()
-                                raise
-                            except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
-                                move = generator.athrow(thrown)
+                        move: Callable[..., Any] = generator.__anext__
+                        sent: tuple[Any, ...] = ()
+                        try:
+                            while True:
+                                try:
+                                    item = await advance(call, move, *sent)
+                                except StopAsyncIteration:
+                                    break
+                                try:
+                                    move, sent = generator.asend, ((yield item),)
+                                except GeneratorExit:
+                                    raise
+                                except BaseException as thrown:  # noqa: BLE001  thrown into the tool
+                                    move, sent = generator.athrow, (thrown,)
+                        finally:
+                            await generator.aclose()
                 except BaseException as error:  # noqa: BLE001  the protocol decides
                     todo = steps.throw(error)
                 else:

@@ -1,0 +1,292 @@
+"""``idempotent``: a call under the same key takes effect once in a run; later calls get its result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from actguard import clock
+from actguard.exceptions import (
+    DuplicateIdempotencyKey,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    IdempotencyOutcomeUnknown,
+    InvalidIdempotentToolError,
+    MissingIdempotencyKeyError,
+    ToolGuardError,
+)
+from actguard.guards.arguments import choice
+from actguard.guards.guarding import Guard
+from actguard.guards.protocol import CallScope, Replay, intervened, refused
+from actguard.guards.run import Run
+from actguard.guards.state import run_of
+from actguard.guards.tools import Call, Tool
+from actguard.rules import keys, values
+from actguard.rules.keys import Decision, Verdict
+from actguard.scope import Reply
+from actguard.stores.memory import Key
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OnDuplicate = Literal["return", "raise"]
+OnInProgress = Literal["raise", "wait"]
+PARAMETER = "idempotency_key"
+
+
+class Outcome:
+    """What entering `idempotent` directly yields: a stored result, or a place for the new one.
+
+    Example::
+
+        async with actguard.idempotent(key=order_id) as outcome:
+            if not outcome.replayed:
+                outcome.result = await pay(order_id)
+        return outcome.result
+    """
+
+    __slots__ = ("replayed", "result")
+
+    def __init__(self, replayed: bool, result: Any) -> None:
+        self.replayed = replayed
+        """True when the block has been done before: skip its work, the result is here."""
+        self.result = result
+        """The stored result; or what to store when the block is left without an exception."""
+
+    def __repr__(self) -> str:
+        return f"<Outcome {'replayed' if self.replayed else 'new'}>"
+
+
+class Idempotent(Guard):
+    """What `idempotent` returns."""
+
+    name = "idempotent"
+
+    def __init__(
+        self,
+        ttl_s: float,
+        on_duplicate: OnDuplicate,
+        on_in_progress: OnInProgress,
+        safe_exceptions: type[BaseException] | tuple[type[BaseException], ...],
+        key: str | None,
+    ) -> None:
+        super().__init__()
+        self.ttl_s = keys.checked_ttl(ttl_s)
+        self.raises = _choice(on_duplicate, ("return", "raise"), "on_duplicate") == "raise"
+        self.waits = _choice(on_in_progress, ("raise", "wait"), "on_in_progress") == "wait"
+        self.safe: tuple[type[BaseException], ...] = _exception_classes(safe_exceptions)
+        if key is not None:
+            _check_key(key)
+        self.key = key
+        self._read: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
+
+    def bind(self, tool: Tool) -> Idempotent:
+        if self.key is not None:
+            raise InvalidIdempotentToolError(
+                f"idempotent: key is for direct use; a decorated function takes {PARAMETER}", field="key"
+            )
+        if tool.kind.is_generator:
+            raise InvalidIdempotentToolError(
+                f"idempotent: {tool.name} is a {tool.kind.value}, and a consumed stream cannot be given again. "
+                "Return a list, or guard the function that consumes it.",
+                field="function",
+            )
+        if PARAMETER not in tool.parameters:
+            raise InvalidIdempotentToolError(
+                f"idempotent: {tool.name} has no parameter {PARAMETER!r}; add one: `{PARAMETER}: str`", field=PARAMETER
+            )
+        bound = Idempotent.__new__(Idempotent)
+        bound.__dict__.update(self.__dict__)
+        bound._read = tool.reader(PARAMETER)
+        return bound
+
+    def scope(self, call: Call) -> CallScope:
+        key = self.key if self._read is None else self._read(call.args, call.kwargs)
+        _check_key(key)
+        return (_Work if call.tool is not None else _Block)(self, call, key)
+
+
+class _Work(CallScope):
+    """One call under its key. This object stands for the call in the state of the key."""
+
+    __slots__ = ("_bell", "_call", "_fingerprint", "_guard", "_key", "_outer", "_run")
+
+    def __init__(self, guard: Idempotent, call: Call, key: str) -> None:
+        self._guard = guard
+        self._call = call
+        tool = call.tool
+        self._key: Key = ("idempotent", None if tool is None else tool.name, values.scalar_key(key))
+        arguments = {} if tool is None else tool.arguments(call.args, call.kwargs)
+        self._fingerprint = keys.fingerprint(arguments, PARAMETER)
+        self._bell: Reply[None] | None = None
+        self._outer: tuple[_Work, ...] = ()
+
+    async def __aenter__(self) -> Any:
+        self._run: Run = run_of("idempotent")
+        decision = await self._begin()
+        while decision.verdict is Verdict.IN_PROGRESS and self._bell is not None:
+            decision = await self._wait_for(self._bell)
+        if decision.verdict is Verdict.START:
+            self._outer = _working.get()
+            _working.set((*self._outer, self))
+            return None
+        if decision.verdict is Verdict.REPLAY and not self._guard.raises and not _is_used_up(decision.result):
+            intervened(self._guard, self._call, action="return_cached")
+            return Replay(decision.result)
+        refusal = _REFUSALS[decision.verdict](tool_name=self._call.tool_name, run_id=self._run.run_id)
+        raise refused(self._guard, self._call, refusal)
+
+    async def _begin(self) -> Decision:
+        """Ask for the key; when another call has it and this one waits, there is a bell for it."""
+        store, now = self._run.store, clock.monotonic()
+        self._bell = Reply() if self._guard.waits else None
+        waits = self._bell is not None
+        decision = await store.update(self._key, keys.begin, self, self._fingerprint, now, waits)
+        if waits and decision.owner in _working.get():  # it would wait for itself
+            await store.update(self._key, keys.leave, self)
+            self._bell = None
+        return decision
+
+    async def _wait_for(self, bell: Reply[None]) -> Decision:
+        try:
+            await self._call.wait(bell)
+        except BaseException:
+            await self._run.store.update(self._key, keys.leave, self)
+            raise
+        return await self._begin()
+
+    def returned(self, value: Any) -> Any:
+        self._end(keys.finish, value, clock.monotonic(), self._guard.ttl_s)
+        return value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if _working.get()[-1:] == (self,):
+            _working.set(self._outer)
+        if error is None:
+            return
+        if self._had_no_effect(error):
+            self._end(keys.release)
+        else:
+            self._end(keys.lose, clock.monotonic(), self._guard.ttl_s)
+
+    def _had_no_effect(self, error: BaseException) -> bool:
+        call = self._call
+        if not call.started or isinstance(error, self._guard.safe):
+            return True
+        # Arguments that do not fit the function: its body never began.
+        return isinstance(error, TypeError) and call.tool is not None and not call.tool.fits(call.args, call.kwargs)
+
+    def _end(self, transition: Callable[..., Any], *facts: Any) -> None:
+        for waiter in self._run.store.apply(self._key, transition, self, *facts):
+            waiter._ring()
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.answer(None)
+
+
+class _Block(_Work):
+    """A block of code under a key, entered directly."""
+
+    __slots__ = ("_outcome",)
+
+    async def __aenter__(self) -> Outcome:
+        replay = await super().__aenter__()
+        self._call.started = True
+        self._outcome = Outcome(False, None) if replay is None else Outcome(True, replay.value)
+        return self._outcome
+
+    def returned(self, value: Any) -> Any:
+        return super().returned(self._outcome.result)
+
+
+_working: ContextVar[tuple[_Work, ...]] = ContextVar("actguard_idempotent_calls", default=())
+"""The calls under a key that this code runs inside of: none of them ends while it waits for it."""
+
+_REFUSALS: dict[Verdict, Callable[..., ToolGuardError]] = {
+    Verdict.REPLAY: DuplicateIdempotencyKey,
+    Verdict.IN_PROGRESS: IdempotencyInProgress,
+    Verdict.UNKNOWN: IdempotencyOutcomeUnknown,
+    Verdict.REUSED: IdempotencyKeyReused,
+}
+
+
+def _is_used_up(result: object) -> bool:
+    """Whether ``result`` can be consumed once only, and the first caller has done so."""
+    return isinstance(result, Iterator | AsyncIterator | Coroutine)
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key:
+        what = "an empty str" if isinstance(key, str) else "None" if key is None else f"a {type(key).__name__}"
+        raise MissingIdempotencyKeyError(
+            f"idempotent: {PARAMETER} must be a non-empty str, not {what}", field=PARAMETER
+        )
+
+
+_choice = functools.partial(choice, what="idempotent", error=InvalidIdempotentToolError)
+
+
+def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
+    classes = given if isinstance(given, tuple | list | set | frozenset) else (given,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        raise InvalidIdempotentToolError(
+            "idempotent: safe_exceptions must be exception classes", field="safe_exceptions"
+        )
+    return tuple(classes)
+
+
+@overload
+def idempotent(function: F, /) -> F: ...
+@overload
+def idempotent(
+    *,
+    ttl_s: float = 3600,
+    on_duplicate: OnDuplicate = "return",
+    on_in_progress: OnInProgress = "raise",
+    safe_exceptions: type[BaseException] | tuple[type[BaseException], ...] = (),
+    key: str | None = None,
+) -> Idempotent: ...
+def idempotent(
+    function: Any = None,
+    /,
+    *,
+    ttl_s: float = 3600,
+    on_duplicate: OnDuplicate = "return",
+    on_in_progress: OnInProgress = "raise",
+    safe_exceptions: type[BaseException] | tuple[type[BaseException], ...] = (),
+    key: str | None = None,
+) -> Any:
+    """Let a call take effect once per run, tool and key; a repeat gets the stored result.
+
+    The tool has a parameter ``idempotency_key``, a non-empty str. A call that fails or is cancelled half-way leaves its
+    outcome unknown, and the key is refused for ``ttl_s`` seconds; one whose body did not begin, because a guard inside
+    refused it, frees the key. The same key with other arguments is refused. The stored result is the very object that
+    the first call returned. Works bare, with arguments, and directly: ``async with idempotent(key="order-7") as
+    outcome: …`` (see `Outcome`).
+
+    Args:
+        ttl_s: how long a result (or an unknown outcome) is kept after the call ended, in seconds.
+        on_duplicate: "return" gives the stored result, "raise" refuses.
+        on_in_progress: "raise" refuses while the first call is running, "wait" waits for it and shares its result.
+        safe_exceptions: exceptions of the body that mean "nothing happened": they free the key.
+        key: in direct use, what takes the place of the argument.
+
+    Raises:
+        InvalidIdempotentToolError: a setting is wrong, the tool is a generator function or has no parameter
+            ``idempotency_key`` (when decorating).
+        MissingIdempotencyKeyError: the key is None, empty or no str (when called).
+        MissingRuntimeContextError: no run is active (when called).
+        IdempotencyInProgress, DuplicateIdempotencyKey, IdempotencyOutcomeUnknown, IdempotencyKeyReused: refused.
+
+    Example::
+
+        @actguard.idempotent(ttl_s=86_400)
+        async def pay(invoice: str, amount: int, *, idempotency_key: str) -> Receipt: ...
+    """
+    guard = Idempotent(ttl_s, on_duplicate, on_in_progress, safe_exceptions, key)
+    return guard if function is None else guard(function)

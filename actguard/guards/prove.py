@@ -1,0 +1,159 @@
+"""``prove``: the ids that a tool returns are facts of the session, which `enforce` can ask for later."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from actguard.exceptions import ActGuardUsageError, GuardError, one_line
+from actguard.guards.arguments import choice
+from actguard.guards.guarding import Guard
+from actguard.guards.protocol import CallScope, refused
+from actguard.guards.session import Session, session_of
+from actguard.guards.tools import Call
+from actguard.rules import checks
+
+OnTooMany = Literal["block", "truncate"]
+_SEVERAL = (list, tuple, set, frozenset)
+
+
+class Prove(Guard):
+    """What `prove` returns."""
+
+    name = "prove"
+    direct = False
+
+    def __init__(
+        self, kind: str, extract: str | Callable[[Any], Any], ttl: float, max_items: int, on_too_many: OnTooMany
+    ) -> None:
+        super().__init__()
+        self.kind = checks.name(kind, "kind", "prove")
+        if not callable(extract) and (type(extract) is not str or not extract):
+            raise ActGuardUsageError("prove: extract must be a key, an attribute name or a function", field="extract")
+        self.extract = extract
+        self.ttl = checks.duration(ttl, "ttl", "prove")
+        self.max_items = checks.whole_number(max_items, "max_items", "prove")
+        self.blocks = choice(on_too_many, ("block", "truncate"), "on_too_many", "prove") == "block"
+
+    def scope(self, call: Call) -> CallScope:
+        return _Proof(self, call)
+
+
+class _Proof(CallScope):
+    """The facts of one call."""
+
+    __slots__ = ("_call", "_guard", "_minted", "_session")
+
+    def __init__(self, guard: Prove, call: Call) -> None:
+        self._guard = guard
+        self._call = call
+        self._minted = 0
+
+    async def __aenter__(self) -> None:
+        self._session: Session = session_of(self._guard, self._call)
+        tool = self._call.tool
+        if tool is not None and tool.kind.is_generator:
+            self._call.watchers = (*self._call.watchers, self._item)
+
+    def returned(self, value: Any) -> Any:
+        tool = self._call.tool
+        if tool is not None and tool.kind.is_generator:
+            return value
+        found, value = self._found_in(value)
+        for each in self._at_most(found):
+            self._session.mint(self._guard.kind, each, self._guard.ttl)
+        return value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def _item(self, item: Any) -> None:
+        """A generator hands out ``item``: its ids hold from now on, so that its consumer can use them at once."""
+        found, _ = self._found_in([item])
+        for each in self._at_most(found):
+            self._session.mint(self._guard.kind, each, self._guard.ttl)
+            self._minted += 1
+
+    def _found_in(self, result: Any) -> tuple[list[Any], Any]:
+        """The ids in ``result``, and what the caller gets: an iterator is read, so a new one takes its place."""
+        guard = self._guard
+        enough = guard.max_items + 1
+        if isinstance(result, Iterator):
+            items = list(itertools.islice(result, enough))
+            found, _ = self._found_in(items)
+            return found, itertools.chain(items, result)
+        if not isinstance(guard.extract, str):
+            found = guard.extract(result)
+            if found is None:
+                return [], result
+            return (list(itertools.islice(found, enough)) if _is_several(found) else [found]), result
+        if result is None:
+            return [], result
+        members = (_member(item, guard.extract) for item in (result if isinstance(result, _SEVERAL) else (result,)))
+        return list(itertools.islice((each for each in members if each is not None), enough)), result
+
+    def _at_most(self, found: list[Any]) -> list[Any]:
+        guard = self._guard
+        room = guard.max_items - self._minted
+        if len(found) > room and guard.blocks:
+            error = GuardError(
+                "TOO_MANY_RESULTS",
+                f"{self._call.tool_name} returned more than {guard.max_items} ids of kind {one_line(guard.kind, 60)}.",
+                details={"kind": guard.kind, "max_items": guard.max_items},
+                fix_hint=f"Narrow the search down so that it gives at most {guard.max_items} results.",
+            )
+            raise refused(guard, self._call, error)
+        return found[:room]
+
+
+def _is_several(found: Any) -> bool:
+    return isinstance(found, Iterable) and not isinstance(found, str | bytes | bytearray | Mapping)
+
+
+def _member(item: Any, name: str) -> Any:
+    """``item[name]``, else ``item.name``, else None."""
+    if isinstance(item, Mapping):
+        return item.get(name)
+    found = getattr(item, name, None)
+    if found is not None or isinstance(item, str | bytes | int | float | list | tuple):
+        return None if callable(found) else found
+    try:
+        return item[name]  # a database row
+    except Exception:  # noqa: BLE001  whatever an object of the tool raises, it has no such id
+        return None
+
+
+def prove(
+    kind: str,
+    extract: str | Callable[[Any], Any],
+    ttl: float = 300,
+    max_items: int = 200,
+    on_too_many: OnTooMany = "block",
+) -> Prove:
+    """Vouch for the ids in what the tool returns: for ``ttl`` seconds they are facts of the active `session`.
+
+    Items without the id, and values that cannot be one (None, a bool, a container), give no fact. A generator's items
+    are proven as they are handed out.
+
+    Args:
+        kind: what they are ids of; `RequireFact` asks for the same kind.
+        extract: the key or attribute that holds the id, in the result or in each item of a list, tuple, set or
+            iterator; or a function that gets the whole result (of a generator, each item) and returns the ids.
+        ttl: how long the facts hold, in seconds.
+        max_items: the most ids of one call.
+        on_too_many: "block" refuses a result with more and proves none of it, "truncate" proves the first of them.
+
+    Raises:
+        ActGuardUsageError: a setting is wrong (when decorating).
+        GuardError: no session is active (code ``NO_SESSION``), or there are too many ids (``TOO_MANY_RESULTS``).
+
+    Example::
+
+        @actguard.prove("order", extract="order_id")
+        def find_orders(customer: str) -> list[dict]: ...
+    """
+    return Prove(kind, extract, ttl, max_items, on_too_many)

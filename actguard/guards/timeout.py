@@ -1,0 +1,227 @@
+"""``timeout``: a tool that takes too long is given up.
+
+A coroutine is cancelled, by a timer of asyncio or a cancel scope of trio. A plain function cannot be stopped from
+outside: it runs in a worker thread, and is left behind there. A generator has its deadline for the whole iteration, and
+each of its steps runs under what is left of it, so that the time of the consumer is never cut short by a cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future
+from contextvars import Context
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from actguard import clock
+from actguard.context import active_run
+from actguard.exceptions import TimeoutUsageError, ToolTimeoutError
+from actguard.guards import workers
+from actguard.guards.guarding import Guard
+from actguard.guards.protocol import CallScope, intervened
+from actguard.guards.tools import Call, Kind, Tool
+from actguard.rules import checks
+from actguard.scope import Reply
+
+
+class Timeout(Guard):
+    """What `timeout` returns."""
+
+    name = "timeout"
+
+    def __init__(self, seconds: float, executor: Executor | None) -> None:
+        super().__init__()
+        self.seconds = checks.duration(seconds, "seconds", "timeout", TimeoutUsageError)
+        if executor is not None and not isinstance(executor, Executor):
+            raise TimeoutUsageError("timeout: executor must be a concurrent.futures.Executor", field="executor")
+        if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+            raise TimeoutUsageError(
+                "timeout: executor must run threads: the context of a call stays in its process", field="executor"
+            )
+        self.executor = executor
+
+    def bind(self, tool: Tool) -> Timeout:
+        if self.executor is not None and tool.kind.is_async:
+            raise TimeoutUsageError(
+                f"timeout: executor is for plain functions, and {tool.name} is a {tool.kind.value}", field="executor"
+            )
+        return self
+
+    def scope(self, call: Call) -> CallScope:
+        if call.tool is None or call.tool.kind is Kind.COROUTINE:
+            return _Deadline(self, call)
+        return _Steps(self, call)
+
+    def expired(self, call: Call) -> ToolTimeoutError:
+        """The error for a call that took too long, announced."""
+        run = active_run()
+        intervened(self, call, timeout_s=self.seconds)
+        return ToolTimeoutError(
+            tool_name=call.tool_name, timeout_s=self.seconds, run_id=None if run is None else run.run_id
+        )
+
+
+# --- coroutines -----------------------------------------------------------------------------------------------------
+
+
+class _Timer:
+    """Cancels what this task does when the time is up. On asyncio it costs half of the general one."""
+
+    __slots__ = ("_before", "_expired", "_handle", "_scope", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        self._expired = False
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:
+            self._task = None
+        if self._task is None:
+            self._scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+            self._scope.__enter__()
+        else:
+            self._before = self._task.cancelling()
+            self._handle = asyncio.get_running_loop().call_later(seconds, self._cancel)
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._expired = True
+        self._task.cancel()
+
+    def stop(self, error: BaseException | None) -> bool:
+        """Stop it, however what is inside has ended; True: it was this timer that ended it."""
+        kind = None if error is None else type(error)
+        if self._task is None:
+            self._scope.__exit__(kind, error, None if error is None else error.__traceback__)
+            return self._scope.cancelled_caught
+        self._handle.cancel()
+        # Someone else may have cancelled the task as well: that goes on as a cancellation.
+        return self._expired and self._task.uncancel() <= self._before and kind is asyncio.CancelledError
+
+
+class _Deadline(CallScope):
+    """Cancels what is inside when the time is up."""
+
+    __slots__ = ("_call", "_guard", "_timer")
+
+    def __init__(self, guard: Timeout, call: Call) -> None:
+        self._guard = guard
+        self._call = call
+
+    async def __aenter__(self) -> None:
+        if Reply.blocks_here():
+            raise TimeoutUsageError(
+                "timeout cannot interrupt the body of a plain `with`. Use `async with`, or decorate a function: plain "
+                "functions run in a worker thread.",
+                field="timeout",
+            )
+        self._timer = _Timer(self._guard.seconds)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer.stop(error):
+            raise self._guard.expired(self._call) from error
+
+
+# --- plain functions, and generators step by step -------------------------------------------------------------------
+
+
+class _Steps(CallScope):
+    """Has the body, or each step of a generator, run under what is left of the time."""
+
+    __slots__ = ("_call", "_context", "_deadline", "_guard")
+
+    def __init__(self, guard: Timeout, call: Call) -> None:
+        self._guard = guard
+        self._call = call
+        self._deadline = 0.0
+        self._context: Context | None = None
+
+    async def __aenter__(self) -> None:
+        self._deadline = clock.monotonic() + self._guard.seconds
+        outer = self._call.runner
+        if outer is None or outer.left() > self._guard.seconds:
+            self._call.runner = self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def left(self) -> float:
+        left = self._deadline - clock.monotonic()
+        if left <= 0:
+            raise self._guard.expired(self._call)
+        return left
+
+    async def wait(self, function: Callable[..., Awaitable[Any]], /, *args: Any) -> Any:
+        timer = _Timer(self.left())
+        try:
+            result = await function(*args)
+        except BaseException as error:
+            if timer.stop(error):
+                raise self._guard.expired(self._call) from error
+            raise
+        timer.stop(None)
+        return result
+
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if self._context is None:  # one for all steps: what a step sets the next one sees
+            self._context = workers.context_for_thread()
+        left = min(self.left(), threading.TIMEOUT_MAX)
+        work = functools.partial(function, *args, **kwargs)
+        if self._guard.executor is not None:
+            return self._run_in(self._guard.executor, work, left)
+        job = workers.Job(self._context, work)
+        workers.start(job)
+        try:
+            ended = job.done.acquire(timeout=left)
+        except BaseException:
+            workers.abandon(job)
+            raise
+        if not ended:
+            workers.abandon(job)
+            raise self._guard.expired(self._call)
+        return job.result()
+
+    def _run_in(self, executor: Executor, work: Callable[[], Any], left: float) -> Any:
+        assert self._context is not None
+        future: Future[Any] | None = None
+        try:
+            future = executor.submit(self._context.run, work)
+            if concurrent.futures.wait((future,), left).done:
+                return future.result()
+        finally:
+            # One that never began (the executor is full, or refused it) had no effect.
+            if future is None or future.cancel():
+                self._call.started = False
+        raise self._guard.expired(self._call)
+
+
+def timeout(seconds: float, executor: Executor | None = None) -> Timeout:
+    """Give a tool up after ``seconds``.
+
+    The body of an ``async def`` is cancelled. A ``def`` runs in a worker thread with the caller's context, and is left
+    behind there when the time is up: it may still take effect. For generators the time is that of the whole iteration.
+    Works as a decorator, and directly as ``async with timeout(5): …``; a plain ``with`` cannot be interrupted.
+
+    Args:
+        seconds: the most a call may take, waiting in guards inside included.
+        executor: where plain functions run instead of ActGuard's own workers.
+
+    Raises:
+        TimeoutUsageError: a setting is wrong (when decorating), or it is entered with a plain ``with``.
+        ToolTimeoutError: the call took too long (when called).
+
+    Example::
+
+        @actguard.timeout(10)
+        async def fetch(url: str) -> str: ...
+    """
+    return Timeout(seconds, executor)
