@@ -239,11 +239,7 @@ class _Examination:
         0 when there is none: then each text has few places at which the one loop can be left for the other.
         """
         lengths = [
-            self._shared_from(p, q, set(before), set(after))
-            for p in before
-            if p not in self._accepting
-            for q in after
-            if q not in self._accepting
+            self._shared_from(p, q, set(before), set(after)) for p in before if p not in self._accepting for q in after
         ]
         return min((length for length in lengths if length), default=0)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -79,11 +81,19 @@ def test_a_transition_that_raises_leaves_everything_as_it_was() -> None:
     assert len(store) == 1
 
 
-def test_updates_from_many_threads_are_atomic() -> None:
+@pytest.fixture
+def threads_take_turns_often() -> Iterator[None]:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_updates_from_many_threads_are_atomic(threads_take_turns_often: None) -> None:
     def increment(state: Counter | None) -> tuple[Counter, None]:
         state = state or Counter()
         seen = state.count
-        for _ in range(3):  # room for another thread to get in between
+        for _ in range(20):  # room for another thread to get in between
             pass
         state.count = seen + 1
         return state, None
@@ -93,13 +103,13 @@ def test_updates_from_many_threads_are_atomic() -> None:
 
     store = MemoryStore()
     threads = [
-        threading.Thread(target=lambda: [store.apply(("counter",), increment) for _ in range(2_000)]) for _ in range(8)
+        threading.Thread(target=lambda: [store.apply(("counter",), increment) for _ in range(500)]) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.apply(("counter",), count) == 16_000
+    assert store.apply(("counter",), count) == 2_000
 
 
 def test_an_update_inside_an_update_does_not_deadlock() -> None:

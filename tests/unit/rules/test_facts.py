@@ -155,6 +155,8 @@ def test_a_fact_seen_again_while_it_is_held_is_still_spent() -> None:
     table.mint("order", 1, ttl=10.0)
     call = table.call()
     assert call.hold_fact("order", 1)
+    table.clock.now = 20.0  # expired by now, but not forgotten
+    table.store.sweep()
     table.mint("order", 1, ttl=1_000.0)
     assert not table.call().hold_fact("order", 1)
     call.commit(0.0)

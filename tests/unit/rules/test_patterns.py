@@ -127,6 +127,20 @@ def test_the_longest_text_depends_on_what_a_pattern_costs(without_re2: None) -> 
     assert matcher(r"\s+$", max_length=100).longest == 100
 
 
+def test_loops_that_end_the_search_cost_nothing(without_re2: None) -> None:
+    assert bound(r"transfer.*\d+") > LONGEST_TEXT
+    assert bound(r"a+(?:b?a+c)?") == bound(r"a+")
+    with pytest.raises(UnsafePattern, match="neighbouring"):
+        bound(r"transfer.*\d+$")
+
+
+def test_look_arounds_cost_what_is_searched_in_them(without_re2: None) -> None:
+    assert bound(r"(?=y)x") > LONGEST_TEXT > bound(r"(?=.*y)x")
+    assert bound(r"\A(?=.*y)x") > LONGEST_TEXT
+    with pytest.raises(UnsafePattern):
+        bound(r"(?=(?=.*y).*z)x")
+
+
 def test_flags_count(without_re2: None) -> None:
     assert bound(r"(?:a|B)+c") == bound(r"(?:a|b)+c")
     with pytest.raises(UnsafePattern):
