@@ -205,4 +205,4 @@ class Expiry(RuleBasedStateMachine):
 
 
 TestExpiry = Expiry.TestCase
-TestExpiry.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestExpiry.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

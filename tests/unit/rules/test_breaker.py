@@ -207,4 +207,4 @@ class Dependency(RuleBasedStateMachine):
 
 
 TestDependency = Dependency.TestCase
-TestDependency.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestDependency.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

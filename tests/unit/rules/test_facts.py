@@ -76,7 +76,7 @@ sessions = st.builds(session_key, names, st.dictionaries(names, names, max_size=
 ids = names | st.integers(-2, 200) | st.binary(max_size=3) | st.booleans() | st.floats(allow_nan=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(sessions, names, ids, sessions, names, ids)
 def test_two_facts_share_a_key_only_when_all_their_parts_are_the_same(
     session: Any, kind: str, value: Any, other_session: Any, other_kind: str, other_value: Any
@@ -352,4 +352,4 @@ class Custody(RuleBasedStateMachine):
 
 
 TestCustody = Custody.TestCase
-TestCustody.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCustody.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

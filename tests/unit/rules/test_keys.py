@@ -226,4 +226,4 @@ class OneKey(RuleBasedStateMachine):
 
 
 TestOneKey = OneKey.TestCase
-TestOneKey.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOneKey.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

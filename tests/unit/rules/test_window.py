@@ -21,7 +21,7 @@ def most_in_a_window(times: list[float], period: float) -> int:
     return max((sum(1 for other in times if 0 <= other - start < period) for start in times), default=0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(max_calls=st.integers(1, 12), period=PERIODS, start=st.floats(0, 1e9), steps=st.lists(STEPS, max_size=60))
 def test_admits_exactly_what_the_window_allows(max_calls: int, period: float, start: float, steps: list[float]) -> None:
     window, state, now = Window(max_calls, period), None, start
@@ -36,7 +36,7 @@ def test_admits_exactly_what_the_window_allows(max_calls: int, period: float, st
     assert most_in_a_window(admitted, period) <= max_calls
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(max_calls=st.integers(1, 5), period=st.floats(1e-3, 1e6), now=st.floats(0, 1e9), gaps=st.lists(st.floats(0, 1)))
 def test_retry_after_is_the_time_of_the_next_admission(
     max_calls: int, period: float, now: float, gaps: list[float]
@@ -268,4 +268,4 @@ class Queue(RuleBasedStateMachine):
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
