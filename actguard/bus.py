@@ -7,13 +7,14 @@ verdict: they are never dropped, and when nobody answers them the answer is `NOB
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final, TypeVar, overload
 
+import anyio
 from anyio import to_thread
 
 from actguard.events import Event, Request
@@ -21,7 +22,7 @@ from actguard.exceptions import ActGuardError, ActGuardMonitoringWarning, ActGua
 from actguard.hub import Hub
 from actguard.locks import SettlingLock
 from actguard.scope import Reply
-from actguard.subscription import Handler, Subscription
+from actguard.subscription import Flush, Handler, Subscription, is_async
 
 E = TypeVar("E", bound=Event)
 E2 = TypeVar("E2", bound=Event)
@@ -139,18 +140,24 @@ class Bus:
         Raises:
             ActGuardUsageError: ``function`` is not callable, or one of ``kinds`` is no event class.
         """
-        if not callable(function):
-            raise ActGuardUsageError("add_handler: function must be callable", field="function")
+        _check_callable(function, "function", "add_handler")
+        for optional, field in ((on_flush, "on_flush"), (when, "when")):
+            if optional is not None:
+                _check_callable(optional, field, "add_handler")
         size = _checked_size(queue_size, self._queue_size)
         handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush, when)
+        self._check_open()
         self._hub.add(handler)
         self._add(handler)
         return handler
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ActGuardUsageError("this client is closed: its bus takes no more subscribers", field="bus")
+
     def _add(self, taker: Subscription[Any] | Handler) -> None:
         with self._lock:
-            if self._closed:
-                raise ActGuardUsageError("this client is closed: its bus takes no more subscribers", field="bus")
+            self._check_open()
             self._takers = (*self._takers, taker)
             self._routes = {}
 
@@ -170,8 +177,11 @@ class Bus:
         request was asked. ``undo(request, answer)`` is called on the hub when the one who asked is gone.
 
         Raises:
-            ActGuardUsageError: a request class is answered by somebody already.
+            ActGuardUsageError: a request class is answered by somebody already, or an argument is wrong.
         """
+        _check_callable(function, "function", "add_answerer")
+        if undo is not None:
+            _check_callable(undo, "undo", "add_answerer")
         if not kinds:
             raise ActGuardUsageError("add_answerer: name at least one request class", field="kinds")
         with self._lock:
@@ -182,7 +192,7 @@ class Bus:
                         "remove_answerer() first",
                         field="kinds",
                     )
-                self._answerers[kind] = (function, undo)
+            self._answerers.update(dict.fromkeys(kinds, (function, undo)))
 
     def remove_answerer(self, *kinds: type[Request]) -> None:
         """Undo `add_answerer` for these classes."""
@@ -213,12 +223,41 @@ class Bus:
         reply: Reply[Any] = Reply()
         if self._hub.is_here and reply.blocks_here():
             raise RuntimeError("a handler on the hub cannot wait for the hub with a plain `with`; use `async with`")
-        self._hub.spawn(lambda: _answer(request, reply, *answerer))
+        try:
+            self._hub.spawn(lambda: self._answer(request, reply, *answerer))
+        except RuntimeError:
+            return NOBODY  # the client is closed, or the interpreter ends: no answerer is left
         try:
             return await reply.wait(timeout)
         except BaseException:
             reply.abandon()
             raise
+
+    async def _answer(self, request: Request, reply: Reply[Any], function: Answer, undo: Undo | None) -> None:
+        try:
+            value = await _called(function, request)
+        except anyio.get_cancelled_exc_class():
+            reply.fail(TimeoutError("the client was closed before there was an answer"))
+            raise
+        except BaseException as error:  # noqa: BLE001  it is raised where the request was asked, and not here
+            reply.fail(error)
+            if reply.abandoned and isinstance(error, ActGuardError):
+                self.unheard(request.name.removesuffix("_requested"), error)
+        else:
+            reply.answer(value, None if undo is None else lambda: self._undo_soon(undo, request, value))
+
+    def _undo_soon(self, undo: Undo, request: Request, value: Any) -> None:
+        """``undo`` on the hub, from whichever thread finds out that nobody waits."""
+
+        async def work() -> None:
+            try:
+                await _called(undo, request, value)
+            except Exception as error:  # noqa: BLE001  nobody is there to be told
+                kind, operation = type(error).__name__, f"undo {request.kind}"
+                self.degraded(MonitoringDegradedError(subsystem="bus", operation=operation, failure_kind=kind))
+
+        with contextlib.suppress(RuntimeError):  # the client is closed: what answered is gone, too
+            self._hub.spawn(work)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 
@@ -250,10 +289,11 @@ class Bus:
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """Wait until every handler has handled what was published so far; False when ``timeout`` seconds passed."""
-        replies = [taker.flushed() for taker in self._takers if isinstance(taker, Handler)]
+        flush = Flush([taker for taker in self._takers if isinstance(taker, Handler)])
+        if self._hub.is_here and flush.reply.blocks_here():
+            raise RuntimeError("a handler on the hub cannot block it with flush(); use `await client.aflush()`")
         try:
-            for reply in replies:
-                await reply.wait(timeout)
+            await flush.reply.wait(timeout)
         except TimeoutError:
             return False
         return True
@@ -283,18 +323,16 @@ def _takes(wanted: tuple[type[Event], ...], kind: type[Event]) -> bool:
     return issubclass(kind, wanted)
 
 
-async def _answer(request: Request, reply: Reply[Any], function: Answer, undo: Undo | None) -> None:
-    try:
-        if inspect.iscoroutinefunction(function):
-            value = await function(request)
-        else:
-            value = await to_thread.run_sync(function, request, abandon_on_cancel=True)
-    except BaseException as error:
-        reply.fail(error)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        reply.answer(value, None if undo is None else lambda: undo(request, value))
+async def _called(function: Callable[..., Any], *args: Any) -> Any:
+    """What ``function`` returns: a coroutine function is awaited, any other runs in a worker thread."""
+    if is_async(function):
+        return await function(*args)
+    return await to_thread.run_sync(function, *args, abandon_on_cancel=True)
+
+
+def _check_callable(value: Any, field: str, what: str) -> None:
+    if not callable(value):
+        raise ActGuardUsageError(f"{what}: {field} must be callable, not {type(value).__name__}", field=field)
 
 
 def _checked(kinds: tuple[Any, ...], base: type[Event] = Event) -> tuple[type[Any], ...]:

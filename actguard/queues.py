@@ -94,10 +94,13 @@ class LoopQueue:
         if self.lost == 1:
             self._reader.overflowed()
 
-    async def put_surely(self, item: Any) -> None:
-        """Put ``item`` behind all that is there, waiting for room."""
-        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+    async def put_surely(self, item: Any) -> bool:
+        """Put ``item`` behind all that is there, waiting for room; False when the reader has gone."""
+        try:
             await self._send.send(item)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return False
+        return True
 
     def end(self) -> None:
         """No more items: what is there can still be read."""

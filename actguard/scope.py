@@ -90,7 +90,7 @@ class Reply(Generic[T]):
     the work ends as it ends, and what it did is undone by the ``undo`` given with the answer.
     """
 
-    __slots__ = ("_abandoned", "_error", "_lock", "_undo", "_value", "_wake", "done")
+    __slots__ = ("_error", "_lock", "_undo", "_value", "_wake", "abandoned", "done")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -98,7 +98,8 @@ class Reply(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         self._undo: Callable[[], object] | None = None
-        self._abandoned = False
+        self.abandoned = False
+        """True when nobody waits any more."""
         self.done = False
         """True once there is an answer."""
 
@@ -113,7 +114,7 @@ class Reply(Generic[T]):
     def abandon(self) -> None:
         """Nobody waits any more: an answer that has come or will come is undone."""
         with self._lock:
-            self._abandoned = True
+            self.abandoned = True
             undo, self._undo = self._undo, None
         if undo is not None:
             undo()
@@ -155,8 +156,8 @@ class Reply(Generic[T]):
             if self.done:
                 return
             self._value, self._error, self.done = value, error, True
-            self._undo = None if self._abandoned else undo
-            late = undo if self._abandoned else None
+            self._undo = None if self.abandoned else undo
+            late = undo if self.abandoned else None
             wake, self._wake = self._wake, []
         for call in wake:
             with contextlib.suppress(RuntimeError):  # the loop of the one who waited may be closed by now

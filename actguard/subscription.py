@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -124,11 +124,28 @@ class Subscription(Generic[E]):
         return self._queue.read()
 
 
-class _Flush:
-    """A marker in a handler's queue: answered when the handler has come this far."""
+class Flush:
+    """A marker in the queues of all handlers; ``reply`` comes when every one of them has come this far."""
 
-    def __init__(self) -> None:
+    def __init__(self, handlers: Sequence[Handler]) -> None:
         self.reply: Reply[None] = Reply()
+        self._awaited = set(handlers)
+        if not handlers:
+            self.reply.answer(None)
+        for handler in handlers:
+            handler.flush(self)
+
+    def reached(self, handler: Handler) -> None:
+        self._awaited.discard(handler)
+        if not self._awaited:
+            self.reply.answer(None)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """True for a coroutine function, and for an object whose ``__call__`` is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  what it is, not whether it is there
+    )
 
 
 class Handler:
@@ -147,9 +164,7 @@ class Handler:
         self._owner = owner
         self._hub = hub
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004  an object with `async def __call__`
-        )
+        self._is_async = is_async(function)
         self._on_flush = on_flush
         self._when = when
         self._queue: LoopQueue | None = None
@@ -173,7 +188,7 @@ class Handler:
 
     def offer(self, event: Event) -> None:
         """Take ``event`` if there is room; starts the hub again after a fork."""
-        if self._when is not None and not self._when(event):
+        if self._when is not None and not self._chooses(self._when, event):
             return
         waiting = self._queue
         if waiting is None:
@@ -189,17 +204,27 @@ class Handler:
     def vanished(self) -> None:
         """The hub has stopped: it binds anew when it starts again, and never does after the client is closed."""
 
-    def flushed(self) -> Reply[None]:
-        """A reply that comes when everything offered so far has been handled."""
-        marker, waiting = _Flush(), self._queue
-        if waiting is None:
-            marker.reply.answer(None)
-        else:
-            try:
-                self._hub.spawn(lambda: waiting.put_surely(marker))
-            except RuntimeError:
-                marker.reply.answer(None)
-        return marker.reply
+    def _chooses(self, when: Callable[[Any], bool], event: Event) -> bool:
+        try:
+            return when(event)
+        except Exception as error:  # noqa: BLE001  a subscriber's error must not hurt the one who publishes
+            self._report(error)
+            return False
+
+    def flush(self, marker: Flush) -> None:
+        """Have ``marker.reached`` called when everything offered so far has been handled."""
+        waiting = self._queue
+
+        async def put() -> None:
+            if waiting is None or not await waiting.put_surely(marker):
+                marker.reached(self)
+
+        try:
+            if waiting is None:
+                raise RuntimeError
+            self._hub.spawn(put)
+        except RuntimeError:  # the hub does not run: there is nothing to wait for
+            marker.reached(self)
 
     def remove(self) -> None:
         """Take no more events; those that have arrived are still handled."""
@@ -213,16 +238,17 @@ class Handler:
 
     async def live(self) -> None:
         """Handle what arrives, until the queue ends."""
-        assert self._queue is not None
+        if self._queue is None:  # the hub was stopped before this began
+            return
         with self._queue.receive as arrivals:
             async for item in arrivals:
                 await self._take(item, arrivals)
 
     async def _take(self, item: Any, arrivals: Any) -> None:
-        if isinstance(item, _Flush):
+        if isinstance(item, Flush):
             if self._on_flush is not None:
                 await self._guarded(self._on_flush)
-            item.reply.answer(None)
+            item.reached(self)
         elif self._is_async:
             await self._guarded(self._function, item)
         else:
@@ -231,11 +257,14 @@ class Handler:
             with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream):
                 while marker is None and len(batch) < 1000:
                     following = arrivals.receive_nowait()
-                    if isinstance(following, _Flush):
+                    if isinstance(following, Flush):
                         marker = following
                     else:
                         batch.append(following)
-            await to_thread.run_sync(self._call_each, batch, abandon_on_cancel=True)
+            try:
+                await to_thread.run_sync(self._call_each, batch, abandon_on_cancel=True)
+            except RuntimeError:  # at the exit of the interpreter no thread can be started
+                self._call_each(batch)
             if marker is not None:
                 await self._take(marker, arrivals)
 
@@ -243,16 +272,18 @@ class Handler:
         for event in batch:
             try:
                 self._function(event)
-            except Exception as error:  # noqa: BLE001  a subscriber's error must not hurt anyone else
+            except BaseException as error:  # noqa: BLE001  a subscriber's error, or exit, must not hurt anyone else
                 self._report(error)
 
     async def _guarded(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         try:
             await function(*args)
-        except Exception as error:  # noqa: BLE001  a subscriber's error must not hurt anyone else
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # noqa: BLE001  a subscriber's error, or exit, must not hurt anyone else
             self._report(error)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
         self._owner.degraded(
             MonitoringDegradedError(
                 subsystem="bus",
