@@ -6,7 +6,6 @@ about tokens; they count by rough published figures instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 BYTES_PER_TOKEN = 4
@@ -35,15 +34,14 @@ def input_tokens(body: Any) -> int:
                 media += media_tokens(value)
             else:
                 size += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-        elif isinstance(value, Mapping):
-            for key, inner in value.items():
-                size += len(key) if isinstance(key, str) else 1
-                todo.append(inner)
+        elif isinstance(value, dict):
+            todo += value
+            todo += value.values()
         elif isinstance(value, list | tuple):
             if value and isinstance(value[0], int):
                 media += len(value)  # an array of token ids: one token each
             else:
-                todo.extend(value)
+                todo += value
         elif isinstance(value, bytes | bytearray):
             media += len(value) // BASE64_BYTES_PER_DOCUMENT_TOKEN
     return -(-size // BYTES_PER_TOKEN) + media
@@ -56,7 +54,7 @@ def text_tokens(characters: int) -> int:
 
 def is_media(text: str) -> bool:
     """True for a data URL, and for a long string that looks like base64: no space where text would have many."""
-    return text.startswith("data:") or (" " not in text[:MEDIA_LENGTH] and text[:MEDIA_LENGTH].isascii())
+    return text.startswith("data:") or (text.find(" ", 0, MEDIA_LENGTH) < 0 and text[:MEDIA_LENGTH].isascii())
 
 
 def media_tokens(text: str) -> int:

@@ -30,7 +30,8 @@ class OpenAIReader(StreamReader):
         """Count a piece of output; ``shown``: it is text of the answer."""
         self._size += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
         self._pieces += 1
-        self.output_seen = max(self._pieces, self._size // BYTES_PER_TOKEN)
+        by_size = self._size // BYTES_PER_TOKEN
+        self.output_seen = by_size if by_size > self._pieces else self._pieces
         if shown:
             self._text.append(piece)
 

@@ -14,22 +14,26 @@ from typing import Any
 from actguard.integrations.metering import Bill
 from actguard.money.usage import NO_DETAILS, Usage
 
-PRICED_TIERS = frozenset({"flex", "priority", "fast"})
+PRICED_TIERS = ("flex", "priority", "fast")
 """Service tiers with prices of their own; every other name is billed at the usual rates."""
 TOO_MANY = 2**53
 """No provider counts as far as this."""
 _TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens")
-PENDING = frozenset({"queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing"})
+PENDING = ("queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing")
 """An answer with this status is not finished: its usage is not final."""
+FETCHABLE = ("response", "thread.run", "batch")
+"""Kinds of answers that have an id under which they can be fetched again."""
 
 
 def fields_of(thing: Any) -> Mapping[str, Any]:
-    """The fields of a model of the SDK, or of parsed JSON; nothing of anything else."""
-    if isinstance(thing, dict):
+    """The fields of a model of the SDK, or of parsed JSON; nothing of anything else. Runs thrice per streamed chunk."""
+    if type(thing) is dict:
         return thing
-    values: Mapping[str, Any] = getattr(thing, "__dict__", {})
-    extra = getattr(thing, "__pydantic_extra__", None)  # where compatible servers' own fields end up
-    return {**extra, **values} if extra else values
+    try:
+        extra = thing.__pydantic_extra__  # where compatible servers' own fields end up
+    except AttributeError:
+        return thing if isinstance(thing, Mapping) else getattr(thing, "__dict__", {})
+    return {**extra, **thing.__dict__} if extra else thing.__dict__
 
 
 def field(thing: Any, *names: str) -> Any:
@@ -42,57 +46,73 @@ def field(thing: Any, *names: str) -> Any:
     return None
 
 
+def count(fields: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that is a count; zero where none is."""
+    for name in names:
+        value = fields.get(name)
+        if value is not None and is_count(value):
+            return int(value)
+    return 0
+
+
 def is_count(value: Any) -> bool:
     """True for what can be a number of tokens, or of anything else that is counted."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < TOO_MANY
 
 
-def count(thing: Any, *names: str) -> int:
-    """A count among the fields; zero where there is none that can be one."""
-    value = field(thing, *names)
-    return int(value) if is_count(value) else 0
-
-
 def usage_of(block: Any) -> Usage | None:
     """The usage that a usage block reports; None when it reports none, or none that can be right."""
-    if field(block, "type") == "duration":
-        seconds = field(block, "seconds")
-        return Usage(details={"audio_seconds": seconds}) if is_count(seconds) else None
-    if not any(is_count(field(block, name)) for name in _TOTALS):
+    if block is None:
         return None
-    inputs = field(
+    block = fields_of(block)
+    if block.get("type") == "duration":
+        seconds = block.get("seconds")
+        return Usage(details={"audio_seconds": seconds}) if is_count(seconds) else None
+    if not any(is_count(block.get(name)) for name in _TOTALS):
+        return None
+    inputs = _details(
         block, "prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details"
     )
-    outputs = field(block, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    outputs = _details(block, "completion_tokens_details", "output_tokens_details", "output_token_details")
     input_tokens = count(block, "prompt_tokens", "input_tokens")
-    output_tokens = count(block, "completion_tokens", "output_tokens")
     # Some compatible servers leave reasoning out of the output, and show it in the total only. It is billed as output.
-    output_tokens = max(output_tokens, count(block, "total_tokens") - input_tokens)
+    output_tokens = max(count(block, "completion_tokens", "output_tokens"), count(block, "total_tokens") - input_tokens)
     read = min(count(inputs, "cached_tokens") or count(block, "prompt_cache_hit_tokens"), input_tokens)
     written = min(count(inputs, "cache_write_tokens"), input_tokens - read)
-    reasoning = field(outputs, "reasoning_tokens")
+    reported = outputs.get("reasoning_tokens") is not None
     return Usage(
         uncached_input_tokens=input_tokens - read - written,
         cache_read_tokens=read,
         cache_write_5m_tokens=written,
         output_tokens=output_tokens,
-        reasoning_tokens=None if reasoning is None else min(count(outputs, "reasoning_tokens"), output_tokens),
+        reasoning_tokens=min(count(outputs, "reasoning_tokens"), output_tokens) if reported else None,
         details=_modalities(inputs, outputs, input_tokens, output_tokens),
     )
 
 
-def _modalities(inputs: Any, outputs: Any, input_tokens: int, output_tokens: int) -> Mapping[str, int | float]:
+def _details(block: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The part of a usage block that goes into detail, under whichever name it has."""
+    for name in names:
+        value = block.get(name)
+        if value is not None:
+            return fields_of(value)
+    return {}
+
+
+def _modalities(
+    inputs: Mapping[str, Any], outputs: Mapping[str, Any], input_tokens: int, output_tokens: int
+) -> Mapping[str, int | float]:
     """Tokens that were not text, as parts of the input and the output."""
-    cached = field(inputs, "cached_tokens_details")
-    parts = {
-        "input_audio_tokens": min(count(inputs, "audio_tokens"), input_tokens),
-        "input_image_tokens": min(count(inputs, "image_tokens"), input_tokens),
-        "output_audio_tokens": min(count(outputs, "audio_tokens"), output_tokens),
-        "output_image_tokens": min(count(outputs, "image_tokens"), output_tokens),
-        "cache_audio_read_tokens": count(cached, "audio_tokens"),
-        "cache_image_read_tokens": count(cached, "image_tokens"),
-    }
-    parts = {key: tokens for key, tokens in parts.items() if tokens}
+    parts: dict[str, int | float] = {}
+    for fields, whole, kind in ((inputs, input_tokens, "input"), (outputs, output_tokens, "output")):
+        for modality in ("audio", "image"):
+            if tokens := min(count(fields, f"{modality}_tokens"), whole):
+                parts[f"{kind}_{modality}_tokens"] = tokens
+    if inputs.get("cached_tokens_details") is not None:
+        cached = fields_of(inputs["cached_tokens_details"])
+        for modality in ("audio", "image"):
+            if tokens := count(cached, f"{modality}_tokens"):
+                parts[f"cache_{modality}_read_tokens"] = tokens
     return parts or NO_DETAILS
 
 
@@ -100,7 +120,7 @@ def web_searches_of(answer: Any) -> int:
     """The web searches of a Responses answer: as billed where it says so, else the search calls in its output."""
     tools = field(answer, "tool_usage")
     if (reported := field(tools, "web_search")) is not None:
-        return count(reported, "num_requests")
+        return count(fields_of(reported), "num_requests")
     output = field(answer, "output")
     if not isinstance(output, Iterable) or isinstance(output, str):
         return 0
@@ -115,23 +135,20 @@ def _is_search(item: Any) -> bool:
 
 def bill_of(answer: Any) -> Bill | None:
     """What a whole answer of any of OpenAI's APIs costs; None when it says nothing about usage, or not yet."""
-    if field(answer, "status") in PENDING:
+    answer = fields_of(answer)
+    usage = usage_of(answer.get("usage"))
+    if usage is None or answer.get("status") in PENDING:
         return None
-    usage = usage_of(field(answer, "usage"))
-    if usage is None:
-        return None
-    kind = field(answer, "object")
-    answer_id = field(answer, "id") if kind in ("response", "thread.run", "batch") else None
-    tier = field(answer, "service_tier")
+    kind, model, tier = answer.get("object"), answer.get("model"), answer.get("service_tier")
     context = {"service_tier": tier} if tier in PRICED_TIERS else None
-    if kind == "batch":
-        context = {"processing": "batch"}
-    for extra in (_image_tool(answer), usage_of(field(answer, "svg_usage"))):
-        if extra is not None:
-            usage = usage + extra
-    if searches := web_searches_of(answer):
-        usage = usage + Usage(web_searches=searches)
-    model = field(answer, "model")
+    answer_id = None
+    if kind in FETCHABLE:
+        answer_id = answer.get("id")
+        usage = _with_tools(usage, answer)
+        if kind == "batch":
+            context = {"processing": "batch"}
+    if (drawing := usage_of(answer.get("svg_usage"))) is not None:
+        usage = usage + drawing
     return Bill(
         usage,
         model=model if isinstance(model, str) and model else None,
@@ -140,7 +157,11 @@ def bill_of(answer: Any) -> Bill | None:
     )
 
 
-def _image_tool(answer: Any) -> Usage | None:
-    """What the image tool of a Responses answer used, which is not in the answer's own usage."""
-    usage = usage_of(field(field(answer, "tool_usage"), "image_gen"))
-    return None if usage is None or usage.is_zero else usage
+def _with_tools(usage: Usage, answer: Mapping[str, Any]) -> Usage:
+    """Adds what the provider's own tools used, which is not in an answer's own usage."""
+    image = usage_of(field(answer.get("tool_usage"), "image_gen"))
+    if image is not None and not image.is_zero:
+        usage = usage + image
+    if searches := web_searches_of(answer):
+        usage = usage + Usage(web_searches=searches)
+    return usage

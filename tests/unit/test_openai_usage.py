@@ -100,6 +100,19 @@ def test_a_block_that_says_nothing_is_no_usage(block: Any) -> None:
     assert usage_of(block) is None
 
 
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(
+            ("object", "id", "status", "model", "service_tier", "output", "tool_usage", "svg_usage"), anything
+        ),
+    )
+)
+def test_odd_answers_never_raise(answer: dict[str, Any]) -> None:
+    bill = bill_of({**answer, "usage": CHAT_USAGE})
+    assert bill is None or bill.usage.total_tokens >= 1300
+
+
 @given(odd_blocks)
 def test_odd_blocks_never_raise_and_never_contradict_themselves(block: dict[str, Any]) -> None:
     usage = usage_of(block)
@@ -169,7 +182,7 @@ def test_a_batch_is_charged_at_batch_prices() -> None:
 def test_what_tools_used_is_added() -> None:
     image = {"input_tokens": 10, "output_tokens": 500, "total_tokens": 510}
     tools = {"image_gen": image, "web_search": {"num_requests": 2}}
-    bill = bill_of({"usage": RESPONSES_USAGE, "tool_usage": tools})
+    bill = bill_of({"object": "response", "usage": RESPONSES_USAGE, "tool_usage": tools})
     assert bill is not None
     assert (bill.usage.input_tokens, bill.usage.output_tokens, bill.usage.web_searches) == (1010, 800, 2)
 
