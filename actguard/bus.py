@@ -174,7 +174,7 @@ class Bus:
         """Answer requests of the given classes with ``function(request)``, on the hub.
 
         A coroutine function is awaited, any other runs in a worker thread. What it raises is raised where the
-        request was asked. ``undo(request, answer)`` is called on the hub when the one who asked is gone.
+        request was asked. ``undo(request, answer)`` is called in the same way when the one who asked is gone.
 
         Raises:
             ActGuardUsageError: a request class is answered by somebody already, or an argument is wrong.

@@ -224,8 +224,8 @@ def part_of(left: Limits, share: Decimal) -> Limits:
     """``share`` of what is left; tokens and cost units rounded down, at least one of each."""
     return Limits(
         None if left.usd is None else max(EXACT.multiply(left.usd, share), ZERO),
-        None if left.tokens is None else max(int(left.tokens * share), 1),
-        None if left.cost is None else max(int(left.cost * share), 1),
+        None if left.tokens is None else max(int(EXACT.multiply(Decimal(left.tokens), share)), 1),
+        None if left.cost is None else max(int(EXACT.multiply(Decimal(left.cost), share)), 1),
     )
 
 
