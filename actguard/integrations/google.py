@@ -1,24 +1,22 @@
 """Google GenAI: ``google.genai``, AI Studio and Vertex, sync and async.
 
-Every call of the SDK but Live passes one of four methods of its API client, with a path and a JSON body. What they
-return is converted by the method the user called; so a crossing is kept until the conversion is done, and the error
-carries what the user would have got. Streams are lazy: the request is sent with the first ``next()``, and that is when
-the scope is looked up.
+All calls but Live and `actguard.integrations.google_interactions` pass one of four methods of the SDK's API client,
+with a path and a JSON body. What they return is converted by the method that the user called; so a crossing is kept
+until that is done, and the error carries what the user would have got. Streams are lazy: the request is sent with the
+first ``next()``, and that is when the scope is looked up.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextvars import ContextVar
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from actguard.context import active_budget
-from actguard.exceptions import BudgetExceededError
+from actguard.integrations import google_interactions
 from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.google_conversion import async_conversion, conversion_takes, sync_conversion
 from actguard.integrations.google_request import APIS, billed_call, estimate, output_limit
 from actguard.integrations.google_usage import (
     StreamedContent,
@@ -50,18 +48,6 @@ DEFAULT_ATTEMPTS = 5
 """How often the SDK tries when it is asked to retry and not told how often."""
 _RETRIED = frozenset({"TimeoutException", "ClientOSError", "ServerDisconnectedError"})
 """Errors after sending for which the SDK tries again."""
-
-
-class _Conversion:
-    """A method of the SDK that will turn the answer into what the user gets."""
-
-    __slots__ = ("crossing",)
-
-    def __init__(self) -> None:
-        self.crossing: BudgetExceededError | None = None
-
-
-_conversion: ContextVar[_Conversion | None] = ContextVar("actguard_google_conversion", default=None)
 
 
 class GoogleExchange(Exchange):
@@ -105,9 +91,7 @@ class GoogleExchange(Exchange):
         if self.method == "streamGenerateContent":
             return self._stream(result, settlement)
         settlement.charge(self.bill(decoded(result)))
-        conversion = _conversion.get()
-        if conversion is not None:
-            conversion.crossing = settlement.take_error() or conversion.crossing
+        conversion_takes(settlement)
         return result
 
     def bill(self, answer: Any) -> Bill:
@@ -252,52 +236,6 @@ def _response_behind(source: Any, frame_name: str, variable: str) -> Any:
     return response if hasattr(response, "close") else None
 
 
-# --- delivering a crossing with the converted answer ------------------------------------------------------------------
-
-
-def _delivered(conversion: _Conversion, result: Any) -> Any:
-    if (crossing := conversion.crossing) is not None:
-        crossing.response = result
-        raise crossing
-    return result
-
-
-def sync_conversion(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-    """Wrap a method that converts what the API client returns: a crossing is raised with its result on it."""
-
-    @functools.wraps(original)
-    def convert(models: Any, *args: Any, **kwargs: Any) -> Any:
-        if active_budget() is None or not switch.applied:
-            return original(models, *args, **kwargs)
-        conversion = _Conversion()
-        token = _conversion.set(conversion)
-        try:
-            result = original(models, *args, **kwargs)
-        finally:
-            _conversion.reset(token)
-        return _delivered(conversion, result)
-
-    return convert
-
-
-def async_conversion(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
-    """`sync_conversion` for a coroutine function."""
-
-    @functools.wraps(original)
-    async def convert(models: Any, *args: Any, **kwargs: Any) -> Any:
-        if active_budget() is None or not switch.applied:
-            return await original(models, *args, **kwargs)
-        conversion = _Conversion()
-        token = _conversion.set(conversion)
-        try:
-            result = await original(models, *args, **kwargs)
-        finally:
-            _conversion.reset(token)
-        return _delivered(conversion, result)
-
-    return convert
-
-
 # --- where to hook ----------------------------------------------------------------------------------------------------
 
 
@@ -332,4 +270,5 @@ def _models_targets(module: ModuleType) -> Iterator[Target]:
 MODULES: dict[str, TargetsOf] = {
     "google.genai._api_client": _api_client_targets,
     "google.genai.models": _models_targets,
+    **google_interactions.MODULES,
 }

@@ -1,0 +1,85 @@
+"""Delivering a crossing with the answer that the user would have got.
+
+The hooks of the Google SDK see HTTP responses. Methods above them convert these: a crossing is kept while such a method
+runs, and raised when its result is there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+from actguard.context import _Process
+from actguard.exceptions import BudgetExceededError
+from actguard.integrations.metering import Settlement, Switch
+
+
+class _Conversion:
+    """A method of the SDK that will turn the answer into what the user gets."""
+
+    __slots__ = ("_crossing",)
+
+    def __init__(self) -> None:
+        self._crossing: BudgetExceededError | None = None
+
+    def take(self, settlement: Settlement) -> None:
+        self._crossing = settlement.take_error() or self._crossing
+
+    def delivered(self, result: Any) -> Any:
+        """The method's result, or the crossing with it.
+
+        Raises:
+            BudgetExceededError: the call crossed a limit; ``result`` is its ``.response``.
+        """
+        if (crossing := self._crossing) is None:
+            return result
+        crossing.response = result
+        raise crossing
+
+
+_conversion: ContextVar[_Conversion | None] = ContextVar("actguard_google_conversion", default=None)
+
+
+def conversion_takes(settlement: Settlement) -> None:
+    """Leave the crossing of a settled call to the method that converts its answer, if there is one."""
+    conversion = _conversion.get()
+    if conversion is not None:
+        conversion.take(settlement)
+
+
+def sync_conversion(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """Wrap a method that converts what a hooked one returns. It looks nothing up where no scope is open."""
+
+    @functools.wraps(original)
+    def convert(owner: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _Process.open_roots or not switch.applied:
+            return original(owner, *args, **kwargs)
+        conversion = _Conversion()
+        token = _conversion.set(conversion)
+        try:
+            result = original(owner, *args, **kwargs)
+        finally:
+            _conversion.reset(token)
+        return conversion.delivered(result)
+
+    return convert
+
+
+def async_conversion(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
+    """`sync_conversion` for a coroutine function."""
+
+    @functools.wraps(original)
+    async def convert(owner: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _Process.open_roots or not switch.applied:
+            return await original(owner, *args, **kwargs)
+        conversion = _Conversion()
+        token = _conversion.set(conversion)
+        try:
+            result = await original(owner, *args, **kwargs)
+        finally:
+            _conversion.reset(token)
+        return conversion.delivered(result)
+
+    return convert
