@@ -240,8 +240,9 @@ class Bus:
             reply.fail(TimeoutError("the client was closed before there was an answer"))
             raise
         except BaseException as error:  # noqa: BLE001  it is raised where the request was asked, and not here
+            gone = reply.abandoned  # before the one who asked is told, and abandons the reply for having raised it
             reply.fail(error)
-            if reply.abandoned and isinstance(error, ActGuardError):
+            if gone and isinstance(error, ActGuardError):
                 self.unheard(request.name.removesuffix("_requested"), error)
         else:
             reply.answer(value, None if undo is None else lambda: self._undo_soon(undo, request, value))
