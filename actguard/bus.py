@@ -8,8 +8,6 @@ verdict: they are never dropped, and when nobody answers them the answer is `NOB
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final, TypeVar, overload
@@ -18,16 +16,15 @@ import anyio
 from anyio import to_thread
 
 from actguard.events import Event, Request
-from actguard.exceptions import ActGuardError, ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
+from actguard.exceptions import ActGuardError, ActGuardUsageError, MonitoringDegradedError
 from actguard.hub import Hub
 from actguard.locks import SettlingLock
-from actguard.scope import Reply
-from actguard.subscription import Flush, Handler, Subscription, is_async
+from actguard.monitoring import warn
+from actguard.scope import Reply, is_async
+from actguard.subscription import Flush, Handler, Subscription
 
 E = TypeVar("E", bound=Event)
 E2 = TypeVar("E2", bound=Event)
-
-logger = logging.getLogger("actguard")
 
 Answer = Callable[[Any], Any]
 Undo = Callable[[Any, Any], object]
@@ -269,11 +266,7 @@ class Bus:
             if key in self._reported:
                 return
             self._reported.add(key)
-        try:
-            warnings.warn(ActGuardMonitoringWarning(error), stacklevel=2)
-        except ActGuardMonitoringWarning:
-            # Warnings are errors in this program. The guarded call still must not fail for it.
-            logger.warning("%s", error)
+        warn(error, stacklevel=2)
 
     def unheard(self, operation: str, error: ActGuardError) -> None:
         """A verdict came when the one who asked was gone, or had an error of its own to raise: warn instead."""

@@ -9,17 +9,18 @@ budgets are open (to warn about provider calls that no scope counts).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import inspect
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, cast, overload
 
-from actguard.exceptions import ActGuardMonitoringWarning, ActGuardUsageError, MonitoringDegradedError
+from actguard.exceptions import ActGuardUsageError, MonitoringDegradedError
+from actguard.locks import SettlingLock
+from actguard.monitoring import warn
+from actguard.scope import is_async
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +39,8 @@ class ScopeIdentity(TypedDict):
 
 class ActiveRun(Protocol):
     """What lower floors may know about a run."""
+
+    closed: bool
 
     @property
     def run_id(self) -> str: ...
@@ -66,7 +69,7 @@ _CARRIED: tuple[ContextVar[Any], ...] = (current_run, current_budget, current_se
 class _Process:
     """The process-wide part; only this module writes it."""
 
-    lock = threading.Lock()
+    lock = SettlingLock()
     adopting: Any = None
     """The run that threads without any context join."""
     open_roots: set[int] = set()  # noqa: RUF012  one process, one set
@@ -76,9 +79,11 @@ class _Process:
 
 
 def active_run() -> Any:
-    """The run that is active here, or None."""
+    """The run that is active here, or None: a task that outlives its run has none."""
     run = current_run.get()
-    return run if run is not None or _Process.adopting is None else _adopted()
+    if run is not None:
+        return None if run.closed else run
+    return None if _Process.adopting is None else _adopted()
 
 
 def active_budget() -> Any:
@@ -134,9 +139,11 @@ def root_closed(root: object) -> None:
 
 def note_uncounted_call(provider: str) -> None:
     """A billable provider call found no scope: warn, once per open root, when somewhere in the process one is open."""
-    if not _Process.open_roots or _Process.open_roots <= _Process.warned_roots:
+    if not _Process.open_roots:
         return
     with _Process.lock:
+        if _Process.open_roots <= _Process.warned_roots:
+            return
         _Process.warned_roots |= _Process.open_roots
     error = MonitoringDegradedError(
         subsystem="integrations",
@@ -148,17 +155,18 @@ def note_uncounted_call(provider: str) -> None:
             "with adopt_threads=True."
         ),
     )
-    warnings.warn(ActGuardMonitoringWarning(error), stacklevel=3)
+    warn(error, stacklevel=3)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _carrying(values: tuple[Any, ...]) -> Iterator[None]:
     tokens = [variable.set(value) for variable, value in zip(_CARRIED, values, strict=True)]
     try:
         yield
     finally:
         for variable, token in zip(_CARRIED, tokens, strict=True):
-            variable.reset(token)
+            with contextlib.suppress(ValueError):  # a coroutine that was dropped is closed in another context
+                variable.reset(token)
 
 
 class _CarryingExecutor(Executor):
@@ -192,7 +200,7 @@ def carry(target: Any, /) -> Any:
     if not callable(target):
         raise ActGuardUsageError(f"carry: expected a function or an executor, got {type(target).__name__}", field="fn")
     values = tuple(variable.get() for variable in _CARRIED)
-    if inspect.iscoroutinefunction(target):
+    if is_async(target):
 
         @functools.wraps(target)
         async def carried_coroutine(*args: Any, **kwargs: Any) -> Any:

@@ -563,14 +563,16 @@ class MissingRuntimeContextError(ActGuardRuntimeContextError):
 
 
 class NestedRuntimeContextError(ActGuardRuntimeContextError):
-    """A run was opened inside a run."""
+    """A run was opened inside a run, or one run object a second time."""
 
     code = "runtime.nested_run"
     reason = "nested_run"
 
-    def __init__(self, *, run_id: str) -> None:
+    def __init__(self, *, run_id: str, closed: bool = False) -> None:
         super().__init__(
-            f"Run {run_id} is already active here, and runs do not nest. Leave it first, or open a nested "
+            f"Run {run_id} is over, and one object is one run. Call `client.run()` again."
+            if closed
+            else f"Run {run_id} is already active here, and runs do not nest. Leave it first, or open a nested "
             "`client.budget_guard()` for a part of the work."
         )
         self.run_id = run_id

@@ -46,7 +46,7 @@ class LoopQueue:
         self._call_soon = call_soon
         self._thread = thread
         self._size = size
-        self._reader = reader
+        self._reader = weakref.ref(reader)  # no cycle: `__del__` has to come before that of the two channel ends
         self._inbox: deque[Any] = deque()
         self._woken = False
         self.lost = 0
@@ -68,7 +68,7 @@ class LoopQueue:
         try:
             self._call_soon(callback)
         except RuntimeError:  # the loop is closed: the reader left without saying so, and nothing is lost to it
-            self._reader.vanished()
+            self._vanished()
             return False
         return True
 
@@ -87,12 +87,16 @@ class LoopQueue:
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             pass  # the reader has gone
         except RuntimeError:  # the reader waits on a loop that is closed
-            self._reader.vanished()
+            self._vanished()
+
+    def _vanished(self) -> None:
+        if (reader := self._reader()) is not None:
+            reader.vanished()
 
     def _lose(self) -> None:
         self.lost += 1
-        if self.lost == 1:
-            self._reader.overflowed()
+        if self.lost == 1 and (reader := self._reader()) is not None:
+            reader.overflowed()
 
     async def put_surely(self, item: Any) -> bool:
         """Put ``item`` behind all that is there, waiting for room; False when the reader has gone."""
@@ -123,7 +127,7 @@ class LoopQueue:
         """In a forked child: is the reader's loop one of another thread, which exists in the parent only?"""
         if threading.get_ident() != self._thread:
             self._call_soon = _refuse
-            self._reader.vanished()
+            self._vanished()
 
     def pending(self) -> list[Any]:
         """All items that are there, without waiting. On the reader's own loop only."""

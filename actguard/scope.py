@@ -8,6 +8,7 @@ ContextVars that a scope sets stay set, no thread is started and no second class
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -72,6 +73,13 @@ class Scope(ABC, Generic[T_co]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None:
         return step(self.__aexit__(kind, error, trace))
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """True for a coroutine function, and for an object whose ``__call__`` is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  what it is, not whether it is there
+    )
 
 
 def call_soon_here() -> CallSoon:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
@@ -16,7 +15,7 @@ from actguard.events import Event
 from actguard.exceptions import MonitoringDegradedError
 from actguard.hub import Hub
 from actguard.queues import LoopQueue, ThreadQueue
-from actguard.scope import Reply, call_soon_here
+from actguard.scope import Reply, call_soon_here, is_async
 
 E = TypeVar("E", bound=Event)
 
@@ -139,13 +138,6 @@ class Flush:
         self._awaited.discard(handler)
         if not self._awaited:
             self.reply.answer(None)
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """True for a coroutine function, and for an object whose ``__call__`` is one."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  what it is, not whether it is there
-    )
 
 
 class Handler:

@@ -75,7 +75,7 @@ class Run(Scope["Run"]):
         if outer is not None and not outer.closed:
             raise NestedRuntimeContextError(run_id=outer.run_id)
         if self._entered_at is not None:
-            raise NestedRuntimeContextError(run_id=self.run_id)
+            raise NestedRuntimeContextError(run_id=self.run_id, closed=self.closed)
         self.opened_in_thread = threading.get_ident()
         if self._adopt_threads:
             context.start_adopting(self)
@@ -114,5 +114,11 @@ class Run(Scope["Run"]):
 def _outcome(error: BaseException | None) -> tuple[Outcome, Severity]:
     if error is None:
         return "success", "info"
-    blocked = isinstance(error, ActGuardError) and error.outcome == "blocked"
-    return ("blocked" if blocked else "failed"), "error"
+    return ("blocked" if _is_refusal(error) else "failed"), "error"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """True for a refusal, and for a task group in which nothing else went wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_refusal, error.exceptions))
+    return isinstance(error, ActGuardError) and error.outcome == "blocked"

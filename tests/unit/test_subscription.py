@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -409,6 +410,20 @@ def test_a_client_can_be_closed_after_a_subscriber_vanished() -> None:
     publish_many(client, "", 1)
     client.close()
     gc.collect()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_subscription_that_was_left_is_freed_at_once_and_without_a_warning(client: Client, on_loop: Runner) -> None:
+    async def main() -> None:
+        for _ in range(20):
+            async with client.bus.subscribe() as events:
+                publish_many(client, "", 1)
+            freed = weakref.ref(events)
+            del events
+            assert freed() is None
+        gc.collect()
+
+    on_loop(main)
 
 
 # --- concurrency ----------------------------------------------------------------------------------------------------
