@@ -89,7 +89,7 @@ def emit_violation(error: BaseException, **overrides: Any) -> None:
         else:
             raise ReportingContractError(f"emit_violation: there is no field {field!r} to override", field=field)
     if isinstance(error, BudgetExceededError):
-        known = {name: getattr(error, name) for name in (*_FIGURES, *_IDENTITY, "user_id")}
+        known = {name: getattr(error, name, None) for name in (*_FIGURES, *_IDENTITY, "user_id")}
         chosen = {name: value for name, value in known.items() if value is not None} | overrides
         _publish(BudgetLimitExceeded, lambda facts: BudgetLimitExceeded(**facts), **chosen)
     elif isinstance(error, ActGuardError):

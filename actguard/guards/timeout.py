@@ -174,7 +174,11 @@ class _Steps(CallScope):
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if self._context is None:  # one for all steps: what a step sets the next one sees
             self._context = workers.context_for_thread()
-        left = min(self.left(), threading.TIMEOUT_MAX)
+        try:
+            left = min(self.left(), threading.TIMEOUT_MAX)
+        except ToolTimeoutError:
+            self._call.started = False  # guards inside took all the time there was
+            raise
         work = functools.partial(function, *args, **kwargs)
         if self._guard.executor is not None:
             return self._run_in(self._guard.executor, work, left)

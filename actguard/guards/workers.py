@@ -84,6 +84,7 @@ class _Worker(threading.Thread):
                         return
                     self._woken.acquire()  # someone has just taken it
         finally:
+            self._pool.forget(self)
             self.free.set()
 
 
@@ -113,7 +114,7 @@ class Pool:
             try:
                 job.worker.start()
             except BaseException:  # no more threads, or interrupted
-                self.retire(job.worker)
+                self.forget(job.worker)
                 raise
         return True
 
@@ -121,21 +122,23 @@ class Pool:
         """``worker`` has nothing to do; False: it shall end."""
         with self._lock:
             if self._closed or len(self._idle) >= MOST_IDLE:
-                self._all.discard(worker)
                 return False
             worker.free.clear()
             self._idle.append(worker)
             return True
 
     def retire(self, worker: _Worker) -> bool:
-        """``worker`` was idle for long; False: it has just been given a job."""
+        """``worker`` was idle for long and may end; False: it has just been given a job."""
         with self._lock:
-            if worker in self._idle:
-                self._idle.remove(worker)
-            elif worker.is_alive():
+            if worker not in self._idle:
                 return False
-            self._all.discard(worker)
+            self._idle.remove(worker)
             return True
+
+    def forget(self, worker: _Worker) -> None:
+        """``worker`` has ended."""
+        with self._lock:
+            self._all.discard(worker)
 
     def close(self, wait: bool) -> None:
         with self._lock:
