@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import weakref
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any, Literal
 from anyio import to_thread
 
 from actguard import settings as configuration
+from actguard.budget_calls import BudgetCalls
 from actguard.bus import Bus
 from actguard.exceptions import ActGuardUsageError
 from actguard.guards.arguments import flag
@@ -23,16 +21,18 @@ from actguard.guards.parts import Parts
 from actguard.guards.run import Run
 from actguard.hub import Hub
 from actguard.integrations import patch
+from actguard.lifetime import Lifetime
 from actguard.locks import when_safe
 from actguard.money.own_prices import Price
 from actguard.money.prices import PriceBook
 from actguard.scope import step
-from actguard.settings import EventMode, OnUnpriced, Settings
+from actguard.settings import EventMode, OnGatewayFailure, OnUnpriced, Settings
+from actguard.subscribers.link import GatewayLink
 
 CONFIG_VARIABLE = "ACTGUARD_CONFIG"
 
 
-class Client:
+class Client(BudgetCalls):
     """Keeps agents inside the money and the actions that their owners allow.
 
     Without ``gateway_url`` or ``api_key`` everything works locally and nothing is sent. Times are in seconds (``_s``)
@@ -56,6 +56,11 @@ class Client:
         event_max_retries: how often a batch is sent again before it is dropped (8).
         backoff_base_ms: the first pause between two tries.
         backoff_max_ms: the longest pause.
+        on_gateway_failure: what opening a root budget does when the gateway cannot be asked: "open" goes on with local
+            limits and one warning, "closed" raises `BudgetTransportError`.
+        spool: path of a file that keeps settlements and events which could not be delivered, for later and for the
+            next process; several processes may share it. Without one they are kept in memory.
+        spool_max_bytes: how large that file may grow.
         prices: own prices by model, "provider:model" or pattern; they come before the price list (genai-prices).
         on_unpriced: what to do with a model that has no price: "warn" (count tokens, zero USD), "raise" (refuse it
             before it is sent) or a function ``(provider, model) -> Price | None``.
@@ -91,6 +96,9 @@ class Client:
         event_max_retries: int | None = None,
         backoff_base_ms: int = 200,
         backoff_max_ms: int = 10_000,
+        on_gateway_failure: OnGatewayFailure = "open",
+        spool: str | Path | None = None,
+        spool_max_bytes: int | None = None,
         prices: Mapping[str, Price | Mapping[str, Any]] | None = None,
         on_unpriced: OnUnpriced = "warn",
     ) -> None:
@@ -134,10 +142,11 @@ class Client:
             on_unpriced=settings.on_unpriced,
             patch_providers=patch,
             budget_timeout_s=settings.budget_timeout_s,
+            fails_closed=settings.has_gateway and settings.on_gateway_failure == "closed",
         )
+        self._link = GatewayLink(settings, self.bus, self._hub) if settings.has_gateway else None
         self._closed = False
-        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
-        atexit.register(self._at_exit)
+        self._lifetime = Lifetime(self._hub, self.bus, self._link, self._closing_time)
 
     def __repr__(self) -> str:
         where = self._settings.gateway_url if self._settings.has_gateway else "local only"
@@ -226,18 +235,27 @@ class Client:
         )
 
     def stats(self) -> dict[str, int | bool]:
-        """Figures about the client itself: events dropped, subscriptions, handlers, whether its thread runs."""
+        """Figures about the client itself: events dropped, exported and waiting, settlements waiting, subscriptions,
+        handlers, whether its thread runs.
+        """
         subscriptions, handlers = self.bus.counts()
+        link = self._link
+        events_waiting, settlements_waiting = (0, 0) if link is None else link.waiting
         return {
-            "events_dropped": self.bus.dropped(),
+            "events_dropped": self.bus.dropped() + (0 if link is None else link.dropped),
+            "events_exported": 0 if link is None else link.exported,
+            "events_waiting": events_waiting,
+            "settlements_waiting": settlements_waiting,
             "subscriptions": subscriptions,
             "handlers": handlers,
             "hub_running": self._hub.running,
         }
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """Wait until everything published so far is handled (and exported); False when ``timeout`` seconds passed."""
-        return await self.bus.aflush(self._closing_time if timeout is None else timeout)
+        """Wait until everything published so far is handled and exported, and what could not be settled is settled;
+        False when ``timeout`` seconds (``event_timeout_s + budget_timeout_s`` when omitted) passed before that.
+        """
+        return await self._lifetime.flush(self._closing_time if timeout is None else timeout)
 
     def flush(self, timeout: float | None = None) -> bool:
         """The same as `aflush`, blocking this thread."""
@@ -255,14 +273,9 @@ class Client:
 
     def close(self) -> None:
         """The same as `aclose`, blocking this thread."""
-        if self._closed:
-            return
-        self._closed = True
-        atexit.unregister(self._at_exit)
-        if not self._hub.is_here:
-            self.flush()
-        self.bus.close()
-        self._hub.stop(1.0)
+        if not self._closed:
+            self._closed = True
+            step(self._lifetime.end())
 
     async def __aenter__(self) -> Client:
         self._check_open("a client")
@@ -283,10 +296,10 @@ class Client:
         self.close()
 
     def __del__(self) -> None:
-        # Dropped without close(): end the thread, if there is one, without waiting for it here.
-        hub = getattr(self, "_hub", None)
-        if hub is not None and hub.running and not self._closed:
-            when_safe(functools.partial(_stop_soon, hub, self.bus))
+        # Dropped without close(): deliver what is queued and end the thread, without waiting for it here.
+        lifetime = getattr(self, "_lifetime", None)
+        if lifetime is not None and not self._closed:
+            when_safe(lifetime.end_soon)
 
     @property
     def _closing_time(self) -> float:
@@ -295,21 +308,3 @@ class Client:
     def _check_open(self, what: str) -> None:
         if self._closed:
             raise ActGuardUsageError(f"This client is closed; make a new Client for {what}.", field="client")
-
-
-def _close_at_exit(reference: weakref.ref[Client]) -> None:
-    client = reference()
-    if client is not None:
-        client.close()
-
-
-def _stop_soon(hub: Hub, bus: Bus) -> None:
-    async def drain_and_stop() -> None:
-        await bus.aflush(10.0)
-        bus.close()
-        hub.stop(0)
-
-    try:
-        hub.spawn(drain_and_stop)
-    except RuntimeError:
-        hub.stop(0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from actguard.exceptions import BudgetTransportError, MonitoringDegradedError, quoted
 
+MALFORMED = "malformed"
 LOCAL_ONLY = "The run goes on with local limits only."
 
 
@@ -29,6 +30,7 @@ class GatewayFailure(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         payload: Any = None,
+        accepted: bool = False,
     ) -> None:
         super().__init__(summary)
         self.kind = kind
@@ -38,11 +40,8 @@ class GatewayFailure(Exception):
         self.status = status
         self.retry_after = retry_after
         self.payload = payload
-
-    @property
-    def accepted(self) -> bool:
-        """True when the gateway said yes and only the text of its answer is unusable."""
-        return self.status is not None and 200 <= self.status < 300
+        self.accepted = accepted
+        """True when the gateway said yes, and only the text of its answer is unusable."""
 
     def degraded(self, operation: str, consequence: str = LOCAL_ONLY, *, subsystem: str) -> MonitoringDegradedError:
         """The same as the facts of a warning; ``consequence`` says what happens now."""

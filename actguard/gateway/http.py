@@ -252,6 +252,7 @@ async def _body(path: str, response: aiohttp.ClientResponse) -> bytes:
                 path=path,
                 status=response.status,
                 retryable=True,
+                accepted=True,
             )
     return bytes(body)
 
@@ -262,7 +263,9 @@ def _parsed(path: str, status: int, body: bytes) -> Any:
     except (ValueError, RecursionError):
         pass
     # Raised outside the except block: the parser's error holds the whole text.
-    raise GatewayFailure("not_json", "The gateway's answer is not JSON.", path=path, status=status, retryable=True)
+    raise GatewayFailure(
+        "not_json", "The gateway's answer is not JSON.", path=path, status=status, retryable=True, accepted=True
+    )
 
 
 def _loosely_parsed(body: bytes) -> Any:

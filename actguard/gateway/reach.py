@@ -62,7 +62,7 @@ class Resolver:
 
 
 def failure_of(error: Exception, path: str, base: str, *, status: int | None) -> GatewayFailure:
-    """What an exception of the network means. ``status`` is that of an answer whose text was lost on the way."""
+    """What an exception of the network means. ``status`` is the 2xx of an answer whose text was lost on the way."""
     import aiohttp
 
     host = urlsplit(base).netloc
@@ -95,7 +95,14 @@ def failure_of(error: Exception, path: str, base: str, *, status: int | None) ->
         kind, summary = "reset", f"{host} closed the connection without an answer."
     else:
         return GatewayFailure("request", "The request cannot be sent.", path=path, retryable=False)
-    return GatewayFailure(kind, summary, path=path, retryable=True, status=status)
+    return GatewayFailure(
+        kind,
+        summary,
+        path=path,
+        retryable=True,
+        status=None if kind == "timeout" else status,
+        accepted=status is not None,
+    )
 
 
 def _certificate_error(error: Exception) -> ssl.CertificateError | None:

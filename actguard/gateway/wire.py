@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from actguard.events import CallEntry, ReserveRequested
-from actguard.exceptions import ActGuardPaymentRequired, one_line
+from actguard.exceptions import ActGuardPaymentRequired, BudgetExceededError, one_line
+from actguard.gateway.failures import MALFORMED, GatewayFailure
+from actguard.gateway.http import Answer
 
 RESERVE_PATH = "/api/v1/reserve"
 SETTLE_PATH = "/api/v1/settle"
@@ -125,7 +127,7 @@ def settle_request(reserve_id: str, entries: Sequence[CallEntry]) -> SettleReque
     last = calls[-1] if calls else None
 
     def total(field: str) -> int:
-        return sum(getattr(call, field) for call in calls)
+        return sum(max(getattr(call, field), 0) for call in calls)
 
     return SettleRequest(
         reserve_id=reserve_id,
@@ -147,9 +149,10 @@ def _usage(entry: CallEntry) -> CallUsage | CustomCost:
     return CallUsage(
         provider=entry.provider,
         provider_model_id=entry.model,
-        input_tokens=entry.input_tokens,
-        cached_input_tokens=entry.cached_input_tokens,
-        output_tokens=entry.output_tokens,
+        # A provider that reports a negative number must not cost the whole settlement.
+        input_tokens=max(entry.input_tokens, 0),
+        cached_input_tokens=max(entry.cached_input_tokens, 0),
+        output_tokens=max(entry.output_tokens, 0),
         scope_name=entry.scope_name,
     )
 
@@ -177,3 +180,55 @@ def payment_required(path: str, payload: Any) -> ActGuardPaymentRequired:
         user_id=text("userid"),
         response_payload=answer,
     )
+
+
+def granted(answer: Answer) -> ReserveAnswer:
+    """What a 2xx answer to a reserve grants.
+
+    Raises:
+        GatewayFailure: it cannot be read; its ``payload`` is the reserve_id if at least that is there.
+    """
+    try:
+        return ReserveAnswer.model_validate(answer.payload)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "it"
+    kept = answer.payload.get("reserve_id") if isinstance(answer.payload, dict) else None
+    raise GatewayFailure(
+        MALFORMED,
+        f"The gateway's answer cannot be used: {where} {problem['msg'][:1].lower()}{problem['msg'][1:]}.",
+        path=RESERVE_PATH,
+        status=answer.status,
+        retryable=False,
+        payload=kept if isinstance(kept, str) and kept else None,
+    )
+
+
+def raise_if_refused(
+    failure: GatewayFailure,
+    *,
+    user_id: str | None = None,
+    usd_limit: float | None = None,
+    cost_limit: int | None = None,
+    scope_id: str | None = None,
+) -> None:
+    """An answer 402 or 409 is an error of the run; any other failure is not.
+
+    Raises:
+        ActGuardPaymentRequired, BudgetExceededError: the gateway refuses.
+    """
+    if failure.status == 402:
+        raise payment_required(failure.path, failure.payload)
+    if failure.status == 409:
+        raise BudgetExceededError(
+            origin="remote",
+            path=failure.path,
+            status_code=409,
+            user_id=user_id,
+            usd_limit=usd_limit,
+            cost_limit=cost_limit,
+            limit_type="cost" if usd_limit is None and cost_limit is not None else "usd",
+            scope_id=scope_id,
+            scope_kind=None if scope_id is None else "root",
+            root_scope_id=scope_id,
+        )

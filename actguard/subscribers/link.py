@@ -26,6 +26,7 @@ from actguard.settings import Settings
 from actguard.subscribers.exporter import Exporter, exported_kinds, is_exported
 from actguard.subscribers.reservation import Reservations
 from actguard.subscribers.settlement import Settlement
+from actguard.subscription import Flush, Handler
 
 T = TypeVar("T")
 
@@ -74,14 +75,12 @@ class _Life:
             await delivery.outbox.recount()
             delivery.look()
 
-    async def flush(self, timeout: float | None, leave_durable: bool) -> None:
-        """Deliver all that waits, for at most ``timeout`` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self.ready.wait()
-                await asyncio.gather(
-                    self.settlement.flush(leave_durable=leave_durable), self.exporter.flush(leave_durable=leave_durable)
-                )
+    async def flush(self, *, leave_durable: bool) -> None:
+        """Deliver all that waits."""
+        await self.ready.wait()
+        await asyncio.gather(
+            self.settlement.flush(leave_durable=leave_durable), self.exporter.flush(leave_durable=leave_durable)
+        )
 
     async def close(self) -> None:
         """Close connections and let go of what is in the spool."""
@@ -108,8 +107,10 @@ class GatewayLink:
         hub.add(self)
         bus.add_answerer(self._reserve, ReserveRequested, undo=self._undo)
         bus.add_answerer(self._settle, SettleRequested)
+        self._handlers: list[Handler] = []
         if kinds := exported_kinds(mode):
-            bus.add_handler(self._take, *kinds, when=lambda event: is_exported(event, mode))
+            handler = bus.add_handler(self._take, *kinds, when=lambda event: is_exported(event, mode))
+            self._handlers.append(handler)
 
     # --- what the hub asks of a resident ------------------------------------------------------------------------
 
@@ -151,9 +152,8 @@ class GatewayLink:
     async def _settle(self, request: SettleRequested) -> None:
         await self._here.reservations.settle(request)
 
-    def _undo(self, request: ReserveRequested, answer: Reserved) -> None:
-        with contextlib.suppress(RuntimeError):  # the hub has stopped: nothing can be sent any more
-            self._hub.call_soon(lambda: self._here.reservations.undo(request, answer))
+    async def _undo(self, request: ReserveRequested, answer: Reserved) -> None:
+        self._here.reservations.undo(request, answer)
 
     async def _take(self, event: Event) -> None:
         self._here.exporter.take(event)
@@ -174,7 +174,7 @@ class GatewayLink:
             return True
         # The hub stops trying a little before the caller stops waiting.
         trying = None if timeout is None else timeout - min(MARGIN_S, timeout / 10)
-        flushing = self.on_hub(lambda: self._here.flush(trying, leave_durable))
+        flushing = self.on_hub(lambda: self._flush(trying, leave_durable))
         with contextlib.suppress(TimeoutError):
             await flushing.wait(timeout)
         return not any(self.waiting)
@@ -237,6 +237,12 @@ class GatewayLink:
     def _here(self) -> _Life:
         assert self._life is not None, "the hub binds its residents before anything is sent to them"
         return self._life
+
+    async def _flush(self, timeout: float | None, leave_durable: bool) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await Flush(self._handlers).reply.wait()  # what was published is taken
+                await self._here.flush(leave_durable=leave_durable)
 
     async def _send(self, call: Call) -> Answer:
         settings, now = self._settings, asyncio.get_running_loop().time

@@ -11,20 +11,15 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from pydantic import ValidationError
-
 from actguard.bus import Bus
 from actguard.events import BudgetReserved, Reserved, ReserveRequested, SettleRequested
-from actguard.exceptions import BudgetExceededError
-from actguard.gateway.failures import GatewayFailure, timed_out
-from actguard.gateway.http import Answer, Call, Transport
+from actguard.gateway.failures import MALFORMED, GatewayFailure, timed_out
+from actguard.gateway.http import Call, Transport
 from actguard.gateway.tariff_source import TariffSource
-from actguard.gateway.wire import RESERVE_PATH, ReserveAnswer, payment_required, reserve_request
+from actguard.gateway.wire import RESERVE_PATH, ReserveAnswer, granted, raise_if_refused, reserve_request
 from actguard.settings import Settings
 from actguard.subscribers.settlement import Settlement
 from actguard.subscribers.tasks import Tasks, ends_within
-
-MALFORMED = "malformed"
 
 
 class Reservations:
@@ -65,16 +60,19 @@ class Reservations:
             asking.add_done_callback(functools.partial(self._came_late, request.scope_id))
             return self._without_gateway(request, timed_out(RESERVE_PATH))
         try:
-            granted = asking.result()
+            grant = asking.result()
         except GatewayFailure as error:
             failure = error
         else:
-            return await self._reserved(request, granted, until)
+            return await self._reserved(request, grant, until)
         # Outside the except block, so that the failure does not hang on to the error as its context.
-        if failure.status == 402:
-            raise payment_required(RESERVE_PATH, failure.payload)
-        if failure.status == 409:
-            raise _refusal(request)
+        raise_if_refused(
+            failure,
+            user_id=request.user_id,
+            usd_limit=None if request.usd_limit is None else float(request.usd_limit),
+            cost_limit=request.cost_limit,
+            scope_id=request.scope_id,
+        )
         return self._without_gateway(request, failure)
 
     def undo(self, request: ReserveRequested, answer: Reserved) -> None:
@@ -100,11 +98,11 @@ class Reservations:
         call = Call(RESERVE_PATH, reserve_request(request).to_json(), key=request.id)
         # A try that is under way when time is up may still succeed at the gateway: its answer is waited for.
         answer = await self._transport.call(call, deadline=until, retries=self._retries, linger_s=self._timeout_s)
-        return _granted(answer)
+        return granted(answer)
 
-    async def _reserved(self, request: ReserveRequested, granted: ReserveAnswer, until: float) -> Reserved:
+    async def _reserved(self, request: ReserveRequested, grant: ReserveAnswer, until: float) -> Reserved:
         tariff = None
-        if request.cost_limit is not None or granted.cost_limit is not None:
+        if request.cost_limit is not None or grant.cost_limit is not None:
             tariff = await self._tariff.get(until - asyncio.get_running_loop().time())
         if self._bus.wants(BudgetReserved):
             self._bus.publish(
@@ -115,13 +113,13 @@ class Reservations:
                     root_scope_id=request.scope_id,
                     scope_kind="root",
                     plan_key=request.plan_key,
-                    reserve_id=granted.reserve_id,
+                    reserve_id=grant.reserve_id,
                 )
             )
         return Reserved(
-            reserve_id=granted.reserve_id,
-            usd_limit=granted.usd_limit,
-            cost_limit=granted.cost_limit,
+            reserve_id=grant.reserve_id,
+            usd_limit=grant.usd_limit,
+            cost_limit=grant.cost_limit,
             cost_of=None if tariff is None else tariff.cost,
             cu_per_usd=None if tariff is None else tariff.cu_per_usd,
         )
@@ -159,41 +157,7 @@ async def _eventually(asking: asyncio.Task[ReserveAnswer]) -> str | None:
         return _kept(failure)
 
 
-def _granted(answer: Answer) -> ReserveAnswer:
-    try:
-        return ReserveAnswer.model_validate(answer.payload)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "it"
-    kept = answer.payload.get("reserve_id") if isinstance(answer.payload, dict) else None
-    raise GatewayFailure(
-        MALFORMED,
-        f"The gateway's answer cannot be used: {where} {problem['msg'][:1].lower()}{problem['msg'][1:]}.",
-        path=RESERVE_PATH,
-        status=answer.status,
-        retryable=False,
-        payload=kept if isinstance(kept, str) and kept else None,
-    )
-
-
 def _kept(failure: GatewayFailure) -> str | None:
     """The name of a reservation whose answer was otherwise unusable: it has to be settled all the same."""
     kept: str | None = failure.payload if failure.kind == MALFORMED else None
     return kept
-
-
-def _refusal(request: ReserveRequested) -> BudgetExceededError:
-    """The error behind an answer 409."""
-    usd, cost = request.usd_limit, request.cost_limit
-    return BudgetExceededError(
-        origin="remote",
-        path=RESERVE_PATH,
-        status_code=409,
-        user_id=request.user_id,
-        usd_limit=None if usd is None else float(usd),
-        cost_limit=cost,
-        limit_type="cost" if usd is None and cost is not None else "usd",
-        scope_id=request.scope_id,
-        scope_kind="root",
-        root_scope_id=request.scope_id,
-    )

@@ -14,13 +14,13 @@ from typing import Any
 
 from actguard.bus import Bus
 from actguard.events import BudgetSettled, ReserveRequested, SettleRequested
-from actguard.exceptions import ActGuardError, BudgetExceededError, MonitoringDegradedError
+from actguard.exceptions import ActGuardError
 from actguard.gateway.delivery import UNREADABLE_PAUSE_S, Delivery
 from actguard.gateway.failures import GatewayFailure, timed_out
 from actguard.gateway.http import Call, Transport
 from actguard.gateway.outbox import Outbox
 from actguard.gateway.spool import Letter
-from actguard.gateway.wire import SETTLE_PATH, payment_required, settle_request
+from actguard.gateway.wire import SETTLE_PATH, raise_if_refused, settle_request
 from actguard.settings import Settings
 from actguard.subscribers.tasks import Tasks, ends_within
 
@@ -96,7 +96,11 @@ class Settlement(Delivery):
                 return
             if not failure.retryable:
                 await self._done(letter)
-                raise_if_refused(failure, request)
+                raise_if_refused(
+                    failure,
+                    user_id=None if request is None else request.user_id,
+                    scope_id=None if request is None else request.scope_id,
+                )
                 self._degraded(failure.degraded("settle", NOT_AGAIN, subsystem="budget"))
                 return
         self._degraded(failure.degraded("settle", IN_BACKGROUND, subsystem="budget"))
@@ -136,16 +140,7 @@ class Settlement(Delivery):
         """The gateway's refusal came when nobody waited for it any more."""
         error = None if delivering.cancelled() else delivering.exception()
         if isinstance(error, ActGuardError):
-            self._degraded(
-                MonitoringDegradedError(
-                    subsystem="budget",
-                    operation="settle",
-                    failure_kind=type(error).__name__,
-                    path=SETTLE_PATH,
-                    status_code=getattr(error, "status", None) or getattr(error, "status_code", None),
-                    summary=str(error),
-                )
-            )
+            self._bus.unheard("settle", error)
 
     # --- in the background --------------------------------------------------------------------------------------
 
@@ -193,20 +188,3 @@ class Settlement(Delivery):
 def _letter(request: SettleRequested) -> Letter:
     assert request.reserve_id is not None
     return Letter(request.id, settle_request(request.reserve_id, request.entries).to_json())
-
-
-def raise_if_refused(failure: GatewayFailure, request: SettleRequested | None) -> None:
-    """A settlement that the gateway refuses for lack of money is an error of the run."""
-    if failure.status == 402:
-        raise payment_required(SETTLE_PATH, failure.payload)
-    if failure.status == 409:
-        scope_id = None if request is None else request.scope_id
-        raise BudgetExceededError(
-            origin="remote",
-            path=SETTLE_PATH,
-            status_code=409,
-            user_id=None if request is None else request.user_id,
-            scope_id=scope_id,
-            scope_kind="root",
-            root_scope_id=scope_id,
-        )

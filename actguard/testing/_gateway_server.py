@@ -60,17 +60,22 @@ Handle = Callable[[Request], Reply]
 class GatewayServer:
     """One thread, one event loop, one listening socket on 127.0.0.1."""
 
-    def __init__(self, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handle: Handle, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._handle = handle
         self._tls = tls
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._connections: set[asyncio.Task[Any]] = set()
-        self.port = 0
+        self.port = port
         """Kept over a stop and the next start."""
         self.accepted = 0
         """Connections that were made."""
+
+    @property
+    def running(self) -> bool:
+        """True between `start` and `stop`."""
+        return self._thread is not None
 
     def start(self) -> None:
         """Start the thread; returns when it listens."""

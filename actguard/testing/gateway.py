@@ -107,7 +107,7 @@ class LoopbackGateway:
 
     ``grants`` is added to every answer to a reserve (``{"usd_limit_micros": 50_000}``), ``tariff`` is what
     ``/api/v1/cu-tariff`` answers (404 without one), ``delay_s`` is how long every answer takes, ``tls`` makes it https.
-    It may be stopped and started again; its address and its books stay.
+    Without ``port`` a free one is found. It may be stopped and started again; its address and its books stay.
     """
 
     def __init__(
@@ -118,13 +118,14 @@ class LoopbackGateway:
         tariff: Mapping[str, Any] | None = None,
         delay_s: float = 0.0,
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self.api_key = api_key
         self.grants = dict(grants or {})
         self.tariff = tariff
         self.delay_s = delay_s
         self._scheme = "http" if tls is None else "https"
-        self._server = GatewayServer(self._handle, tls)
+        self._server = GatewayServer(self._handle, tls, port)
         self._changed = threading.Condition()
         self._faults: dict[str, list[tuple[Fault, int | None]]] = {}
         self._answers: dict[tuple[str, str], dict[str, Any]] = {}
@@ -139,6 +140,11 @@ class LoopbackGateway:
     def url(self) -> str:
         """Its address, for ``Client(gateway_url=…)``."""
         return f"{self._scheme}://127.0.0.1:{self._server.port}"
+
+    @property
+    def running(self) -> bool:
+        """True while it listens."""
+        return self._server.running
 
     @property
     def connections(self) -> int:
