@@ -21,19 +21,22 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
-from actguard.context import _Process, active_budget, current_tool, note_uncounted_call
+from actguard.context import _Process, active_budget, note_uncounted_call
+from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
 from actguard.integrations.answers import answers_of
 from actguard.integrations.degraded import report
 from actguard.integrations.settlement import FREE, Bill, Deferred, Outcome, Request, Settlement, Unknown
-from actguard.rules.ledger import NOTHING
+from actguard.money.usage import Usage
+from actguard.scope import step
 
 __all__ = [
     "FREE",
     "Bill",
+    "Bound",
     "Deferred",
     "Exchange",
     "OpenExchange",
@@ -82,6 +85,14 @@ class Exchange(ABC):
         convert the result takes it with ``settlement.take_error()`` and raises it itself, where the answer is complete.
         """
 
+    def bound(self) -> Bound | None:
+        """The most that the call can cost, for scopes with ``enforcement="hard"``; None: nobody knows."""
+        return None
+
+    def limit_output(self, tokens: int) -> None:
+        """Lower (or set) the request's output limit to ``tokens`` per answer. Only called where `bound` allows it."""
+        raise NotImplementedError
+
     def resend(self, error: BaseException) -> bool:
         """True when the request was changed and shall be sent once more instead of raising ``error``."""
         return False
@@ -102,9 +113,11 @@ class Call:
 
     __slots__ = ("_exchange", "_settlement")
 
-    def __init__(self, exchange: Exchange, settlement: Settlement) -> None:
+    def __init__(self, budget: BudgetGuard, exchange: Exchange, ticket: Ticket) -> None:
         self._exchange = exchange
-        self._settlement = settlement
+        self._settlement = Settlement(ticket, answers_of(budget))
+        if ticket.output_limit is not None:
+            exchange.limit_output(ticket.output_limit)
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -152,47 +165,37 @@ def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwar
         return None
 
 
-def admit(budget: BudgetGuard, exchange: Exchange) -> Call:
-    """Admit a call to ``budget``, whose prices are loaded.
+class Question(TypedDict):
+    """What the scope is asked: the arguments of `BudgetGuard.admit`."""
 
-    Raises:
-        BudgetExceededError: a scope in the chain is full.
-        GuardError: the model has no price and the client says ``on_unpriced="raise"``.
-    """
+    provider: str
+    model: str
+    api: str
+    stream: bool
+    estimate: Usage
+    output_limit: int | None
+    bound: Bound | None
+    refusable: bool
+
+
+def question(budget: BudgetGuard, exchange: Exchange) -> Question:
+    """Reads the request of ``exchange`` for ``budget``, whose prices are loaded."""
     try:
         request = exchange.request()
+        bound = exchange.bound() if budget.bounds else None
     except Exception as problem:  # noqa: BLE001  the answer will still say what it cost
         report("read a request", exchange.provider, problem)
-        request = Request(model="unknown", api="unknown")
-    provider = budget.prices.provider_for_url(exchange.base_url, exchange.provider)
-    ticket = _admitted(budget, provider, request) if exchange.refusable else _let_through(budget, provider, request)
-    return Call(exchange, Settlement(ticket, answers_of(budget)))
-
-
-def _admitted(budget: BudgetGuard, provider: str, request: Request) -> Ticket:
-    return budget.admit(
-        provider=provider,
+        request, bound = Request(model="unknown", api="unknown"), None
+    limit = request.output_limit
+    return Question(
+        provider=budget.prices.provider_for_url(exchange.base_url, exchange.provider),
         model=request.model,
         api=request.api,
         stream=request.stream,
         estimate=request.estimate,
-        output_limit=request.output_limit,
-    )
-
-
-def _let_through(budget: BudgetGuard, provider: str, request: Request) -> Ticket:
-    """A ticket without a hold, for a call that works over budget too."""
-    return Ticket(
-        budget.tree,
-        budget.account,
-        provider=provider,
-        model=request.model,
-        api=request.api,
-        stream=request.stream,
-        estimate=request.estimate,
-        hold=NOTHING,
-        scope_name=budget.name,
-        tool_name=current_tool.get(),
+        output_limit=limit if limit is None or bound is not None else limit * request.outputs,
+        bound=bound,
+        refusable=exchange.refusable,
     )
 
 
@@ -219,7 +222,9 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
             return original(client, *args, **kwargs)
         if not budget.ready:
             budget.wait_ready()
-        call = admit(budget, exchange)
+        asked = question(budget, exchange)
+        ticket = step(budget.admit_in_turn(**asked)) if budget.waits else budget.admit(**asked)
+        call = Call(budget, exchange, ticket)
         while True:
             try:
                 result = original(client, *call.args, **call.kwargs)
@@ -247,7 +252,9 @@ def async_hook(
             return await original(client, *args, **kwargs)
         if not budget.ready:
             await budget.await_ready()
-        call = admit(budget, exchange)
+        asked = question(budget, exchange)
+        ticket = await budget.admit_in_turn(**asked) if budget.waits else budget.admit(**asked)
+        call = Call(budget, exchange, ticket)
         while True:
             try:
                 result = await original(client, *call.args, **call.kwargs)

@@ -10,7 +10,7 @@ Every call of every resource goes through the client's ``request``. It is billed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
@@ -31,8 +31,10 @@ from actguard.integrations.openai_request import (
     fetched_api,
     input_estimate,
     is_free,
+    model_of,
     output_estimate,
     output_limit,
+    outputs,
     spoken,
 )
 from actguard.integrations.openai_streams import ChatReader, MediaReader, OpenAIReader, ResponsesReader, RunReader
@@ -41,8 +43,6 @@ from actguard.integrations.patching import Target, TargetsOf
 from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
-
-_DEFAULT_MODELS = {"images": "dall-e-2"}
 
 _without_stream_options: set[str] = set()
 """Base URLs of servers that reject ``stream_options``: they are not asked again."""
@@ -70,11 +70,12 @@ class OpenAIExchange(StainlessExchange):
     def request(self) -> Request:
         body = self.body
         request = Request(
-            model=body.get("model") or _DEFAULT_MODELS.get(self.api, "unknown"),
+            model=model_of(self.api, body),
             api=self.api,
             stream=self.streams,
             estimate=self.estimate,
             output_limit=output_limit(self.api, body),
+            outputs=outputs(self.api, body),
         )
         self.see_parsed_answers()
         if self.api in ("chat.completions", "completions") and self.streams and not self.raw:
@@ -120,11 +121,13 @@ class OpenAIExchange(StainlessExchange):
     def _ask_for_usage(self) -> None:
         """Have the stream report its usage, whatever other stream options the caller set."""
         asked = self.body.get("stream_options") or {}
+        options = self.options
+        extra = options.extra_json
+        if not isinstance(asked, Mapping) or not isinstance(options.json_data, Mapping):
+            return
         if asked.get("include_usage") or str(self.base_url) in _without_stream_options:
             return
         self._before_injection = self.args, self.kwargs
-        options = self.options
-        extra = options.extra_json
         self.replace_options(
             json_data={**options.json_data, "stream_options": {**asked, "include_usage": True}},
             extra_json=extra and {name: value for name, value in extra.items() if name != "stream_options"},
@@ -142,7 +145,7 @@ class FetchExchange(StainlessExchange):
         self.api = api
 
     def request(self) -> Request:
-        return Request(model="unknown", api=self.api, stream=self.streams)
+        return Request(model="unknown", api=self.api, stream=self.streams, output_limit=0)
 
     def failure(self, error: BaseException) -> Outcome:
         return FREE
@@ -164,7 +167,7 @@ class UnknownExchange(FetchExchange):
     """A POST that nobody knows to be billable or free: it is not refused, and charged when its answer has usage."""
 
     def request(self) -> Request:
-        return Request(model=self.body.get("model") or "unknown", api=self.api, stream=self.streams)
+        return Request(model=model_of(self.api, self.body), api=self.api, stream=self.streams, output_limit=0)
 
     def reader(self) -> StreamReader:
         return _UnknownReader(Usage())

@@ -36,6 +36,8 @@ _CHANGED = re.compile(
 _FREE = re.compile(r"(?:^|/)(?:moderations|responses/input_tokens|chat/completions/[^/]+)$")
 _FETCHED_APIS = {"responses": "responses", "runs": "threads.runs", "batches": "batches"}
 
+_DEFAULT_MODELS = {"images": "dall-e-2"}
+
 COMPLETIONS_LIMIT = 16
 """Output tokens of a legacy completion that names no limit."""
 BYTES_PER_AUDIO_SECOND = 16_000
@@ -66,23 +68,37 @@ def is_free(method: str, path: str) -> bool:
     return method != "post" or _FREE.search(path) is not None
 
 
+def model_of(api: str, body: Mapping[str, Any]) -> str:
+    """The model that the request names, or that the API takes when it names none."""
+    model = body.get("model")
+    return model if isinstance(model, str) and model else _DEFAULT_MODELS.get(api, "unknown")
+
+
 def output_limit(api: str, body: Mapping[str, Any]) -> int | None:
-    """The most output tokens that the request allows; None when it names no limit."""
+    """The most output tokens that one answer may have; None when the request names no limit."""
     match api:
-        case "chat.completions":
-            limit, times = _number(body, "max_completion_tokens", "max_tokens"), _number(body, "n")
+        case "chat.completions" | "threads.runs":
+            return _number(body, "max_completion_tokens", "max_tokens")
         case "completions":
-            limit = _number(body, "max_tokens") or COMPLETIONS_LIMIT
-            times = max(_number(body, "n") or 1, _number(body, "best_of") or 1) * _prompts(body.get("prompt"))
+            return _number(body, "max_tokens") or COMPLETIONS_LIMIT
         case "responses":
-            limit, times = _number(body, "max_output_tokens"), 1
-        case "threads.runs":
-            limit, times = _number(body, "max_completion_tokens"), 1
+            return _number(body, "max_output_tokens")
         case "embeddings":
             return 0
         case _:
             return None
-    return None if limit is None else limit * (times or 1)
+
+
+def outputs(api: str, body: Mapping[str, Any]) -> int:
+    """How many answers a request asks for."""
+    asked = _number(body, "n") or 1
+    match api:
+        case "chat.completions":
+            return asked
+        case "completions":
+            return max(asked, _number(body, "best_of") or 1) * _prompts(body.get("prompt"))
+        case _:
+            return 1
 
 
 def input_estimate(api: str, options: Any, body: Mapping[str, Any]) -> Usage:

@@ -30,7 +30,9 @@ class Request:
     estimate: Usage = Usage()  # noqa: RUF009  it is frozen
     """The input as estimated from the body; its output is not looked at."""
     output_limit: int | None = None
-    """The most output tokens that the provider will generate for this request; None: it names no limit."""
+    """The most output tokens that the provider will generate for one answer; None: the request names no limit."""
+    outputs: int = 1
+    """How many answers it asks for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from actguard.integrations.openai_request import (
     is_free,
     output_estimate,
     output_limit,
+    outputs,
     spoken,
 )
 from actguard.integrations.openai_streams import ChatReader, MediaReader, ResponsesReader, RunReader
@@ -402,12 +403,11 @@ def test_an_unknown_post_is_not_taken_to_be_free() -> None:
     [
         ("chat.completions", {}, None),
         ("chat.completions", {"max_tokens": 100}, 100),
-        ("chat.completions", {"max_tokens": 100, "max_completion_tokens": 50, "n": 3}, 150),
+        ("chat.completions", {"max_tokens": 100, "max_completion_tokens": 50, "n": 3}, 50),
         ("chat.completions", {"max_tokens": None, "n": "many"}, None),
         ("chat.completions", {"max_tokens": True}, None),
         ("completions", {}, 16),
-        ("completions", {"max_tokens": 10, "n": 2, "best_of": 5, "prompt": ["a", "b"]}, 100),
-        ("completions", {"max_tokens": 10, "prompt": [1, 2, 3]}, 10),
+        ("completions", {"max_tokens": 10}, 10),
         ("responses", {"max_output_tokens": 40}, 40),
         ("threads.runs", {"max_completion_tokens": 40}, 40),
         ("embeddings", {}, 0),
@@ -416,6 +416,22 @@ def test_an_unknown_post_is_not_taken_to_be_free() -> None:
 )
 def test_the_output_limit_of_a_request(api: str, body: dict[str, Any], limit: int | None) -> None:
     assert output_limit(api, body) == limit
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "number"),
+    [
+        ("chat.completions", {}, 1),
+        ("chat.completions", {"n": 3}, 3),
+        ("chat.completions", {"n": "many"}, 1),
+        ("completions", {"n": 2, "best_of": 5, "prompt": ["a", "b"]}, 10),
+        ("completions", {"prompt": [1, 2, 3]}, 1),
+        ("completions", {"prompt": [[1, 2, 3], [4]]}, 2),
+        ("responses", {"n": 3}, 1),
+    ],
+)
+def test_the_number_of_answers_of_a_request(api: str, body: dict[str, Any], number: int) -> None:
+    assert outputs(api, body) == number
 
 
 def test_token_ids_are_tokens() -> None:
