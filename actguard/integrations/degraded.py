@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import warnings
 
-from actguard.exceptions import ActGuardMonitoringWarning, MonitoringDegradedError
+from actguard.exceptions import MonitoringDegradedError
 from actguard.locks import SettlingLock
+from actguard.monitoring import warn
 
 logger = logging.getLogger("actguard.integrations")
 
@@ -14,10 +14,14 @@ _reported: set[tuple[str, str, str]] = set()
 _lock = SettlingLock()
 
 
-def report(operation: str, provider: str, problem: BaseException) -> None:
-    """Warn, once per kind of problem, that ActGuard could not do ``operation`` on a call to ``provider``.
+ESTIMATED = "The call goes on; where its usage is unknown, an estimate is charged."
+NOT_COUNTED = "Calls go on and are not counted. This version of the SDK may be one that ActGuard does not know yet."
 
-    Never raises: where warnings are errors, the warning goes to the log instead of into the user's call.
+
+def report(operation: str, provider: str, problem: BaseException, summary: str = ESTIMATED) -> None:
+    """Warn, once per kind of problem, that ActGuard could not do ``operation`` for ``provider``, and what follows.
+
+    Never raises, also where warnings are errors.
     """
     key = (operation, provider, type(problem).__name__)
     with _lock:
@@ -28,10 +32,7 @@ def report(operation: str, provider: str, problem: BaseException) -> None:
         subsystem="integrations",
         operation=operation,
         failure_kind=type(problem).__name__,
-        summary=f"The call to {provider} goes on and is charged with an estimate where its usage is unknown.",
+        summary=f"{provider}: {summary}",
     )
     logger.debug("could not %s of %s", operation, provider, exc_info=problem)
-    try:
-        warnings.warn(ActGuardMonitoringWarning(error), stacklevel=3)
-    except ActGuardMonitoringWarning:
-        logger.error("%s", error)
+    warn(error, stacklevel=3)

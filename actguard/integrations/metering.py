@@ -28,7 +28,7 @@ from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
 from actguard.integrations.answers import answers_of
-from actguard.integrations.degraded import report
+from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.settlement import FREE, Bill, Deferred, Outcome, Request, Settlement, Unknown
 from actguard.money.usage import Usage
 from actguard.scope import step
@@ -161,7 +161,7 @@ def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwar
     try:
         return open_exchange(client, args, kwargs)
     except Exception as problem:  # noqa: BLE001  a request that cannot be read is the SDK's to judge
-        report("read a request", "the provider", problem)
+        report("route a request", "provider", problem, NOT_COUNTED)
         return None
 
 

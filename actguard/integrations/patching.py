@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from actguard.integrations.degraded import report
+from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.metering import Switch
 
 
@@ -111,7 +111,7 @@ class PatchSet:
                 for target in self._modules[name](module):
                     self._wrap(target)
             except Exception as problem:  # noqa: BLE001  the user's import must not fail for us
-                report("patch", name, problem)
+                report("patch", name, problem, NOT_COUNTED)
 
     def _wrap(self, target: Target) -> None:
         if any(patch.owner is target.owner and patch.name == target.name for patch in self._patches):

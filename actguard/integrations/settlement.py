@@ -81,6 +81,11 @@ class Settlement:
         self._error: BudgetExceededError | None = None
 
     @property
+    def provider(self) -> str:
+        """Who was asked."""
+        return self._ticket.provider
+
+    @property
     def settled(self) -> bool:
         """True once something was charged or the hold was given back."""
         return bool(self._ticket.settled)

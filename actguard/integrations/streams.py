@@ -112,7 +112,7 @@ class StreamMeter:
             deliver = self._reader.feed(item)
         except Exception as problem:  # noqa: BLE001  the chunk is delivered whatever our reading does
             self._broken = True
-            report("read a stream", "the provider", problem)
+            report("read a stream", self._settlement.provider, problem)
             return True
         self._failure = None
         if self._reader.output_seen >= self._due and self._crossing is None:
@@ -138,6 +138,10 @@ class StreamMeter:
             self._reader.crossing()
         return crossing
 
+    def could_not_close(self, problem: Exception) -> None:
+        """Closing the stream at a limit failed: what arrived is still delivered."""
+        report("close a stream", self._settlement.provider, problem)
+
     def closed(self) -> None:
         """The stream was closed or dropped before its end: settle what was seen."""
         if self._open and not self.busy:
@@ -156,14 +160,14 @@ class StreamMeter:
         try:
             return self._reader.so_far()
         except Exception as problem:  # noqa: BLE001  asked from inside the budget: it must get an answer
-            report("read a stream", "the provider", problem)
+            report("read a stream", self._settlement.provider, problem)
             return Usage()
 
     def _settle_bill(self, complete: bool) -> None:
         try:
             bill: Outcome = self._reader.bill(complete and not self._broken)
         except Exception as problem:  # noqa: BLE001  the answer arrived; its cost is estimated
-            report("read a stream", "the provider", problem)
+            report("read a stream", self._settlement.provider, problem)
             bill = Unknown()
         self._settlement.settle(bill)
 
@@ -224,7 +228,7 @@ class MeteredIterator(_Metered):
         try:
             self._close()
         except Exception as problem:  # noqa: BLE001  what arrived is still delivered
-            report("close a stream", "the provider", problem)
+            self._meter.could_not_close(problem)
         finally:
             self._meter.busy = False
 
@@ -273,6 +277,6 @@ class MeteredAsyncIterator(_Metered):
         try:
             await self._close()
         except Exception as problem:  # noqa: BLE001  what arrived is still delivered
-            report("close a stream", "the provider", problem)
+            self._meter.could_not_close(problem)
         finally:
             self._meter.busy = False

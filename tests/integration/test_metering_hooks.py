@@ -42,7 +42,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the integrations report; a test that expects nothing finds it empty."""
     monkeypatch.setattr(degraded, "_reported", set())
     operations: list[str] = []
-    monkeypatch.setattr(degraded.warnings, "warn", lambda warning, **_: operations.append(warning.error.operation))
+    monkeypatch.setattr(degraded, "warn", lambda error, **_: operations.append(error.operation))
     return operations
 
 
@@ -97,7 +97,7 @@ def test_a_request_that_cannot_be_routed_goes_out_uncounted(reported: list[str])
     with spending() as budget:
         assert sync_hook(lambda client: "answer", broken, switch=ON)(None) == "answer"
     assert budget.calls == 0
-    assert reported == ["read a request"]
+    assert reported == ["route a request"]
 
 
 def test_a_request_that_cannot_be_read_is_charged_by_its_answer(reported: list[str]) -> None:
@@ -105,7 +105,7 @@ def test_a_request_that_cannot_be_read_is_charged_by_its_answer(reported: list[s
     with spending() as budget:
         assert hooked(exchange)(None) == "answer"
     assert budget.tokens_used == 100
-    assert reported[0] == "read a request"  # what follows is that there is no price for a model without a name
+    assert reported == ["read a request"]
 
 
 def test_an_answer_that_cannot_be_read_is_delivered_and_estimated(reported: list[str]) -> None:
@@ -142,15 +142,10 @@ async def test_an_async_call_is_guarded_alike(reported: list[str]) -> None:
     assert reported == ["read an answer"]
 
 
-def test_where_warnings_are_errors_the_report_goes_to_the_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def warn(warning: Warning, **_: Any) -> None:
-        raise warning
-
-    monkeypatch.setattr(degraded.warnings, "warn", warn)
-    degraded.report("read an answer", "openai", LookupError())
-    assert "read an answer" in caplog.text
+def test_where_warnings_are_errors_a_report_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(degraded, "_reported", set())
+    degraded.report("read an answer", "openai", LookupError())  # they are, in these tests
 
 
 def test_a_report_names_what_could_not_be_done(monkeypatch: pytest.MonkeyPatch) -> None:

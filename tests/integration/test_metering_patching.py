@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from actguard.integrations.degraded import logger
 from actguard.integrations.patching import PatchSet, Target
 
 SDK = """
@@ -213,7 +212,9 @@ def test_an_sdk_without_the_method_is_imported_all_the_same(sdk: Sdk, caplog: py
     sdk.write("class Client: pass")
     sdk.patches.apply()
     assert sdk.load().Client
-    assert [(record.name, "patch" in record.message) for record in caplog.records] == [(logger.name, True)]
+    [record] = caplog.records
+    assert "patch failed" in record.message
+    assert "not counted" in record.message
 
 
 def test_another_import_hook_that_asks_all_finders_does_not_loop(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
