@@ -9,12 +9,13 @@ A `Request` is an event that wants a verdict: it goes out through ``bus.ask`` an
 
 from __future__ import annotations
 
+import os
+import random
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,9 +23,16 @@ Severity = Literal["", "debug", "info", "warning", "error", "critical"]
 Outcome = Literal["", "success", "blocked", "failed", "intervened"]
 
 
+# The system's randomness is asked for once per process: each question lets go of the interpreter, which a busy
+# background thread gives back only after milliseconds. Identifiers are unique, not secret.
+_chance = random.Random(os.urandom(32))  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _chance.seed(os.urandom(32)))
+
+
 def new_id() -> str:
     """A fresh identifier: 32 hexadecimal digits, unique across processes."""
-    return uuid4().hex
+    return f"{_chance.getrandbits(128):032x}"
 
 
 def utc_now() -> datetime:

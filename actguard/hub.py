@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
@@ -49,6 +50,8 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._woken = False
         self.closed = False
         """True after `stop`: it does not start again."""
         _hubs.add(self)
@@ -120,7 +123,12 @@ class Hub:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the hub is not running")
-        loop.call_soon_threadsafe(callback, context=Context())
+        # One wake-up for all that comes before the hub gets round to it. A wake-up writes to a socket, and so lets go
+        # of the interpreter, which a busy hub gives back only after milliseconds: many callers would feel each of them.
+        self._inbox.append(callback)
+        if not self._woken:
+            self._woken = True
+            loop.call_soon_threadsafe(self._drain, loop, context=Context())
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run ``work()`` as a task on the hub, which is started if need be; ``work`` handles its own errors."""
@@ -137,6 +145,12 @@ class Hub:
                 loop.call_soon_threadsafe(stop.set)
         if thread is not None and not self.is_here:
             thread.join(timeout)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Cleared before reading: what comes in from now on wakes anew, what came earlier is read below.
+        self._woken = False
+        while self._inbox:
+            loop.call_soon(self._inbox.popleft(), context=Context())
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         task = asyncio.get_running_loop().create_task(work())
@@ -162,7 +176,10 @@ class Hub:
             self._loop = None
             for resident in self._residents:
                 resident.unbind()
-            await asyncio.sleep(0)  # work that was sent before is a task now, and the runner cancels it, once
+            # Work that was sent before becomes a task, which the runner cancels, once.
+            await asyncio.sleep(0)
+            self._drain(loop)
+            await asyncio.sleep(0)
 
     def _forget_thread(self) -> None:
         """In a forked child: the thread and its loop exist in the parent only."""
@@ -171,6 +188,7 @@ class Hub:
         self._lock = threading.RLock()
         self._loop = self._thread = self._stop = None
         self._tasks = set()
+        self._inbox, self._woken = deque(), False
         for resident in self._residents:
             resident.unbind()
 
