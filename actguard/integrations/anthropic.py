@@ -8,7 +8,7 @@ free, and a batch is billed when it has run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +38,8 @@ class AnthropicExchange(StainlessExchange):
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
         super().__init__(client, args, kwargs)
         self.api = api
-        self.provider = provider_of(client)
+        client_class: Any = type(client)
+        self.provider = provider_of(client_class)
 
     @cached_property
     def model(self) -> str:
@@ -146,9 +147,10 @@ def _media_tokens(part: Mapping[str, Any]) -> int | None:
     return FILE_TOKENS if source.get("type") in ("url", "file") else None
 
 
-def provider_of(client: Any) -> str:
-    """Whose price list applies to the calls of a client."""
-    for kind in type(client).__mro__:
+@cache
+def provider_of(client_class: type) -> str:
+    """Whose price list applies to the calls of a client, as far as its class says; its base URL may say more."""
+    for kind in client_class.__mro__:
         package = kind.__module__.split(".")
         if package[:2] == ["anthropic", "lib"] and len(package) > 2:
             return PLATFORMS.get(package[2], PROVIDER)

@@ -47,7 +47,7 @@ def _count(source: object, name: str) -> int:
 
 def read_usage(block: object) -> Usage | None:
     """The usage block of a message in disjoint buckets; None when it is missing or counts nothing."""
-    if block is None or (field(block, "input_tokens") is None and field(block, "output_tokens") is None):
+    if type(field(block, "input_tokens")) is not int and type(field(block, "output_tokens")) is not int:
         return None
     parts = [block, *_untotalled_iterations(block)]
     writes = [_cache_writes(part) for part in parts]
@@ -106,12 +106,13 @@ def price_context(block: object, request: Mapping[str, Any] | None = None) -> di
 class StreamedMessage:
     """Follows the events of one streamed message and knows at any time what it has cost so far."""
 
-    __slots__ = ("_block", "_generated_bytes", "_texts", "complete", "model")
+    __slots__ = ("_block", "_final", "_generated_bytes", "_texts", "complete", "model")
 
     def __init__(self) -> None:
         self._block: dict[str, Any] = {}
         self._generated_bytes = 0
         self._texts: list[str] = []
+        self._final = False
         self.model: str | None = None
         """The model that answers, once the first event has named it."""
         self.complete = False
@@ -139,11 +140,15 @@ class StreamedMessage:
                 self.model = model
             self._overlay(field(message, "usage"))
         elif kind == "message_delta":
-            self._overlay(field(event, "usage"))
-            if field(field(event, "delta"), "stop_reason") is not None and self._block.get("output_tokens") is not None:
-                self.complete = True
-        elif kind == "message_stop" and self._block.get("output_tokens") is not None:
-            self.complete = True
+            usage = field(event, "usage")
+            self._overlay(usage)
+            self._final = self._final or type(field(usage, "output_tokens")) is int
+            if field(field(event, "delta"), "stop_reason") is not None:
+                self.complete = self._final and self.counted
+        elif kind == "message_stop":
+            self.complete = self._final and self.counted
+        elif kind == "completion":  # the text completions of old, which have no usage block
+            self._wrote(field(event, "completion"), visible=True)
 
     def _overlay(self, usage: object) -> None:
         if usage is None:
@@ -156,17 +161,20 @@ class StreamedMessage:
     def _generated(self, delta: object) -> None:
         kind = field(delta, "type")
         name = _GENERATED_TEXT.get(kind) if isinstance(kind, str) else None
-        text = field(delta, name) if name else None
+        if name is not None:
+            self._wrote(field(delta, name), visible=kind == "text_delta")
+
+    def _wrote(self, text: object, *, visible: bool) -> None:
         if not isinstance(text, str):
             return
         self._generated_bytes += len(text.encode("utf-8", "replace"))
-        if kind == "text_delta":
+        if visible:
             self._texts.append(text)
 
     @property
     def counted(self) -> bool:
         """True once the provider has counted the input."""
-        return self._block.get("input_tokens") is not None
+        return type(self._block.get("input_tokens")) is int
 
     @property
     def output_tokens(self) -> int:

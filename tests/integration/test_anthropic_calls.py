@@ -204,6 +204,18 @@ async def test_an_answer_without_usage_is_estimated(provider: LoopbackProvider, 
         assert budget.estimated_usd > 0
 
 
+async def test_a_usage_block_that_makes_no_sense_does_not_break_the_call(
+    provider: LoopbackProvider, client: Any
+) -> None:
+    nonsense = Answer(text="four" * 10, raw_usage={"input_tokens": "many", "output_tokens": None})
+    provider.script(nonsense, nonsense)
+    with spending() as budget:
+        await create(client)
+        await create_stream(client)
+        assert spent(budget) == (2, 14, 0, 0, 20)
+        assert budget.estimated_usd == budget.usd_used > 0
+
+
 # --- what the caller gets is the SDK's own ----------------------------------------------------------------------------
 
 

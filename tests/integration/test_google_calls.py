@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pydantic
 import pytest
+from canned import Canned, serving
 from either import MODES, done, items
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
@@ -167,6 +169,30 @@ async def test_an_answer_without_usage_is_estimated(provider: LoopbackProvider, 
         await generate(client)
         assert spent(budget) == (1, -(-len(QUESTION) // 4), 0, 0, 10)
         assert budget.estimated_usd > 0
+
+
+async def test_a_usage_block_that_makes_no_sense_does_not_break_the_call(
+    provider: LoopbackProvider, client: Any
+) -> None:
+    nonsense = Answer(text="four" * 10, raw_usage={"promptTokenCount": 0, "candidatesTokenCount": -5})
+    provider.script(nonsense, nonsense)
+    with spending() as budget:
+        await generate(client)
+        await stream(client)
+        assert spent(budget) == (2, 14, 0, 0, 20)
+        assert budget.estimated_usd == budget.usd_used > 0
+
+
+async def test_a_prompt_that_was_refused_costs_nothing() -> None:
+    refused = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"trafficType": "ON_DEMAND"}}
+    path = f"/v1beta/models/{MODEL}:generateContent"
+    with serving({("POST", path): Canned("application/json", json.dumps(refused).encode())}) as url:
+        client = genai.Client(api_key="k", vertexai=False, http_options={"base_url": url, "api_version": "v1beta"})
+        with spending() as budget:
+            await generate(client)
+            assert budget.calls == 0
+        if hasattr(client, "close"):
+            client.close()
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

@@ -90,7 +90,9 @@ def test_compaction_and_advisor_tokens_come_on_top_and_ordinary_turns_do_not() -
     assert (usage.uncached_input_tokens, usage.cache_read_tokens, usage.output_tokens) == (55423, 4, 136)
 
 
-@pytest.mark.parametrize("block", [None, {}, {"service_tier": "standard"}, SimpleNamespace()])
+@pytest.mark.parametrize(
+    "block", [None, {}, {"service_tier": "standard"}, SimpleNamespace(), {"input_tokens": "many"}, "usage"]
+)
 def test_no_counts_is_no_usage(block: Any) -> None:
     assert read_usage(block) is None
 
@@ -169,6 +171,13 @@ def test_a_stream_given_up_has_exact_input_and_output_estimated_from_all_that_wa
     assert (usage.uncached_input_tokens, usage.output_tokens) == (25, 25)
 
 
+def test_the_text_completions_of_old_are_estimated() -> None:
+    message = followed({"type": "completion", "completion": " Hello"}, {"type": "completion", "completion": " there"})
+    assert message.text == " Hello there"
+    assert message.usage() == Usage(output_tokens=3)
+    assert (message.counted, message.output_tokens, message.complete) == (False, 3, False)
+
+
 def test_an_estimate_never_goes_below_what_was_reported() -> None:
     usage = followed(start(input_tokens=25, output_tokens=6), delta("text_delta", text="hi")).usage()
     assert usage is not None
@@ -188,12 +197,10 @@ def test_before_the_first_event_nothing_is_known() -> None:
     assert not message.complete
 
 
+FIELDS = [*BLOCK, "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "type", "iterations"]
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 10**9) | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*BLOCK, *BLOCK["cache_creation"], "type", "iterations"]), inner, max_size=5)
-    ),  # type: ignore[misc]
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
     max_leaves=12,
 )
 
