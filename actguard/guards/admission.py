@@ -22,7 +22,7 @@ from actguard.money.output_limits import largest_output
 from actguard.money.units import TokenRates
 from actguard.money.usage import Usage
 from actguard.rules import ledger
-from actguard.rules.ledger import NOTHING, ZERO, Account, Full, Hold, LimitType
+from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Full, Hold, LimitType
 from actguard.scope import Reply
 
 
@@ -252,7 +252,7 @@ def _full(account: Account) -> Refusal | None:
 
 def _missing(needed: Hold, room: ledger.Limits) -> tuple[LimitType, str]:
     if room.usd is not None and needed.usd > room.usd:
-        return "usd", f"{needed.usd - max(room.usd, ZERO):.6f} USD"
+        return "usd", f"{EXACT.subtract(needed.usd, max(room.usd, ZERO)):.6f} USD"
     if room.tokens is not None and needed.tokens > room.tokens:
         return "token", f"{needed.tokens - max(room.tokens, 0)} tokens"
     return "cost", f"{needed.cost - max(room.cost or 0, 0)} CU"

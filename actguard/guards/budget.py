@@ -32,7 +32,7 @@ from actguard.guards.charging import Ticket
 from actguard.guards.figures import BudgetFigures
 from actguard.guards.parts import Parts
 from actguard.guards.run import Run
-from actguard.guards.tree import Tree, owner_of
+from actguard.guards.tree import Tree, raises
 from actguard.money.amounts import as_written
 from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.money.usage import Usage
@@ -415,8 +415,8 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             ledger.record(self.account, None, charge)
             if tree.entries is not None:
                 tree.entries.append(CallEntry(model=name, cost_cu=cu, scope_name=self.name))
-            full = ledger.full(self.account)
-        if full is not None and owner_of(full.account).on_crossing == "raise":
+            full = ledger.full(self.account, raises)
+        if full is not None:
             raise tree.refusal(full)
 
     def identity(self) -> ScopeIdentity:

@@ -13,7 +13,7 @@ from typing import Any
 
 from actguard.events import CallEntry, LlmUsage
 from actguard.exceptions import BudgetExceededError
-from actguard.guards.tree import Tree, owner_of
+from actguard.guards.tree import Tree, owner_of, raises
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, Hold, Limits, RowKey
@@ -151,14 +151,12 @@ class Ticket:
             ledger.progress(self.account, self._running, running)
             ledger.rehold(self.account, self._hold, hold)
             self._running, self._hold = running, hold
-            full = ledger.full_while_running(self.account)
+            full = ledger.full_while_running(self.account, raises)
         return self._verdict(full, self._tree.left(self.account))
 
     def _verdict(self, full: Full | None, left: Limits) -> tuple[BudgetExceededError | None, int]:
         if full is None:
             return None, self._next_check(left)
-        if owner_of(full.account).on_crossing != "raise":
-            return None, NEVER
         error = self._tree.refusal(full, announce=self._cut is None)
         self._cut = full
         return error, NEVER
@@ -178,12 +176,12 @@ class Ticket:
         tokens = NEVER if left.tokens is None else left.tokens
         usd = left.usd
         if left.cost is not None:
-            by_cost = Decimal(max(left.cost - 1, 0)) / 1000
+            by_cost = Decimal(max(left.cost - 1, 0)).scaleb(-3, EXACT)
             usd = by_cost if usd is None else min(usd, by_cost)
         if usd is not None:
             rates = self._tree.parts.prices.marginal_rates(self.provider, self.model)
             if rates is not None and rates.output > 0:
-                tokens = min(tokens, int(usd / rates.output))
+                tokens = min(tokens, int(EXACT.divide(usd, rates.output)))
         return NEVER if tokens == NEVER else max(1, min(tokens // 2, CHECK_AT_MOST))
 
     def _finish(
@@ -198,7 +196,7 @@ class Ticket:
         full = self._apply(usage, provider, model, context, estimated, attempts, settle=True, publish=True)
         if not estimated:
             self._tree.parts.history.note(self.provider, self.model, usage.output_tokens)
-        if full is None or owner_of(full.account).on_crossing != "raise":
+        if full is None:
             return None
         return self._tree.refusal(full, announce=self._cut is None)
 
@@ -214,7 +212,10 @@ class Ticket:
         settle: bool,
         publish: bool,
     ) -> Full | None:
-        """Write the charge into the ledger, in place of the hold or of an earlier estimate."""
+        """Write the charge into the ledger, in place of the hold or of an earlier estimate.
+
+        Returns the innermost full account whose crossing raises: one that does not never hides one around it that does.
+        """
         tree = self._tree
         usd = self._price(usage, provider, model, context)
         charge = Charge(
@@ -240,7 +241,7 @@ class Ticket:
             if tree.entries is not None:
                 self._put_entry(_entry(charge, usage, attempts))
             publish, self._published = publish and not self._published, self._published or publish
-            full = ledger.full(self.account) or self._cut
+            full = ledger.full(self.account, raises) or self._cut
         if settle:
             tree.room_came_back()
         if publish and tree.parts.bus.wants(LlmUsage):

@@ -154,7 +154,8 @@ class BudgetFigures:
                 for key, sums in account.rows.items()
             ],
         )
-        return sorted(rows, key=lambda row: (-row.usd, row.provider, row.model))
+        rows.sort(key=lambda row: (row.provider, row.model))
+        return sorted(rows, key=lambda row: row.usd, reverse=True)  # no minus: that would round
 
     @property
     def _root(self) -> Account:

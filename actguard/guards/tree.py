@@ -63,6 +63,11 @@ def owner_of(account: Account) -> AccountOwner:
     return cast(AccountOwner, account.owner)
 
 
+def raises(account: Account) -> bool:
+    """True when the call that crosses a limit of ``account`` raises, and does not return its answer."""
+    return owner_of(account).on_crossing == "raise"
+
+
 class Tree:
     """What all scopes below one root share."""
 
@@ -107,9 +112,9 @@ class Tree:
         return usd_to_cu(usd) if self.cost_of is None else self.cost_of(provider, model, usage)
 
     def left(self, account: Account) -> Limits:
-        """What is left for ``account``, calls under way counted as far as they are."""
+        """What is left for ``account`` until a crossing raises, calls under way counted as far as they are."""
         with self.lock:
-            return ledger.left_while_running(account)
+            return ledger.left_while_running(account, raises)
 
     def room_came_back(self) -> None:
         """A hold was given back: the first call in each queue looks again. Called without the lock."""

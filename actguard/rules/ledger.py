@@ -9,7 +9,7 @@ Amounts: USD as Decimal, tokens (input plus output) and cost units (CU) as int.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Literal, NamedTuple
@@ -148,6 +148,15 @@ class Full(NamedTuple):
     limit_type: LimitType
 
 
+Among = Callable[[Account], bool]
+"""Which accounts of a chain are asked."""
+
+
+def any_account(_account: Account) -> bool:
+    """All of them."""
+    return True
+
+
 def reached(account: Account, pending: Pending | None = None) -> LimitType | None:
     """The limit that ``account`` has reached, with ``pending`` on top: reached means used >= limit."""
     limits, totals = account.limits, account.totals
@@ -184,25 +193,25 @@ def record(account: Account, before: Charge | None, after: Charge | None) -> Non
             _enter(place, after, 1)
 
 
-def full(account: Account) -> Full | None:
-    """The innermost account of the chain that has reached a limit by what was charged, if any."""
+def full(account: Account, among: Among = any_account) -> Full | None:
+    """The innermost account of the chain (of those ``among`` it) that has reached a limit by what was charged."""
     for place in account.chain():
-        if (limit_type := reached(place)) is not None:
+        if among(place) and (limit_type := reached(place)) is not None:
             return Full(place, limit_type)
     return None
 
 
-def full_while_running(account: Account) -> Full | None:
+def full_while_running(account: Account, among: Among = any_account) -> Full | None:
     """The same, counting also what calls under way have used so far."""
     for place in account.chain():
-        if (limit_type := reached(place, place.running)) is not None:
+        if among(place) and (limit_type := reached(place, place.running)) is not None:
             return Full(place, limit_type)
     return None
 
 
-def left_while_running(account: Account) -> Limits:
+def left_while_running(account: Account, among: Among = any_account) -> Limits:
     """What is left in the chain until the first limit of each kind, calls under way counted as far as they are."""
-    return _tightest(room_of(place, place.running) for place in account.chain())
+    return _tightest(room_of(place, place.running) for place in account.chain() if among(place))
 
 
 def room(account: Account, *, hard_only: bool) -> Limits:
