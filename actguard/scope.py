@@ -7,6 +7,7 @@ ContextVars that a scope sets stay set, no thread is started and no second class
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import threading
@@ -91,6 +92,19 @@ def call_soon_here() -> CallSoon:
     return cast("CallSoon", getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon)
 
 
+def _asyncio_task() -> asyncio.Task[Any] | None:
+    """The asyncio task that runs here; None on trio, also when trio is a guest of asyncio."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _arrive(waited_for: asyncio.Future[None]) -> None:
+    if not waited_for.done():
+        waited_for.set_result(None)
+
+
 class Reply(Generic[T]):
     """One answer, given once, from any thread; awaited on asyncio or trio, or blocked on in a plain thread.
 
@@ -144,6 +158,8 @@ class Reply(Generic[T]):
                 longest = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
                 if self._call_when_done(arrived.set) and not arrived.wait(longest):
                     raise TimeoutError
+            elif (task := _asyncio_task()) is not None:
+                await self._wait_on_asyncio(task.get_loop(), timeout)
             else:
                 signal, call_soon = anyio.Event(), call_soon_here()
                 if self._call_when_done(lambda: call_soon(signal.set)):
@@ -152,6 +168,13 @@ class Reply(Generic[T]):
         if self._error is not None:
             raise self._error
         return cast(T, self._value)
+
+    async def _wait_on_asyncio(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> None:
+        """The same in the words of asyncio, which take a third of the time: hundreds may wait at once."""
+        arrived = loop.create_future()
+        if self._call_when_done(lambda: loop.call_soon_threadsafe(_arrive, arrived)):
+            async with asyncio.timeout(timeout):
+                await arrived
 
     def _call_when_done(self, wake: Callable[[], object]) -> bool:
         with self._lock:
