@@ -86,10 +86,11 @@ class Transport:
         Raises:
             GatewayFailure: the certificates of authorities cannot be read, or the pool is closed.
         """
-        async with self._opening:
-            if self._session is None:
-                self._session = await self._open(path)
-            return self._session
+        if self._session is None:
+            async with self._opening:
+                if self._session is None:
+                    self._session = await self._open(path)
+        return self._session
 
     async def close(self) -> None:
         """Close the pool and the connections in it, for good."""
