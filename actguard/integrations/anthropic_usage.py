@@ -35,9 +35,7 @@ _GENERATED_TEXT = {"text_delta": "text", "thinking_delta": "thinking", "input_js
 
 def field(source: object, name: str) -> Any:
     """The value under ``name`` in a decoded JSON object or an SDK object; None when there is none."""
-    if isinstance(source, Mapping):
-        return source.get(name)
-    return getattr(source, name, None)
+    return source.get(name) if isinstance(source, dict) else getattr(source, name, None)
 
 
 def _count(source: object, name: str) -> int:

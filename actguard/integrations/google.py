@@ -17,7 +17,7 @@ from typing import Any
 from actguard.integrations import google_interactions
 from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.integrations.google_conversion import async_conversion, conversion_takes, sync_conversion
-from actguard.integrations.google_request import APIS, billed_call, estimate, output_limit
+from actguard.integrations.google_request import APIS, billed_call, candidates, estimate, output_limit
 from actguard.integrations.google_usage import (
     StreamedContent,
     generated_text,
@@ -82,6 +82,7 @@ class GoogleExchange(Exchange):
             stream=self.method == "streamGenerateContent",
             estimate=self.estimate,
             output_limit=output_limit(extra, self.body) if APIS[self.method] == "generate_content" else 0,
+            outputs=candidates(extra, self.body),
         )
 
     def failure(self, error: BaseException) -> Outcome:

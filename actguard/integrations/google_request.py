@@ -39,11 +39,13 @@ def billed_call(path: object) -> tuple[str, str] | None:
 
 
 def output_limit(*bodies: Mapping[str, Any]) -> int | None:
-    """The most output tokens that the request allows, over all its candidates; the first body that says so counts."""
-    limit = _setting(bodies, "maxOutputTokens", "max_output_tokens")
-    if limit is None:
-        return None
-    return limit * (_setting(bodies, "candidateCount", "candidate_count") or 1)
+    """The most output tokens that the request allows for one candidate; the first body that says so counts."""
+    return _setting(bodies, "maxOutputTokens", "max_output_tokens")
+
+
+def candidates(*bodies: Mapping[str, Any]) -> int:
+    """How many answers the request asks for."""
+    return _setting(bodies, "candidateCount", "candidate_count") or 1
 
 
 def _setting(bodies: tuple[Mapping[str, Any], ...], *names: str) -> int | None:

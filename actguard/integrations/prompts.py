@@ -33,15 +33,16 @@ def estimated_input(prompt: Iterable[Any], media_tokens: MediaTokens) -> Usage:
     pending = list(prompt)
     while pending:
         item = pending.pop()
-        if isinstance(item, str):
+        kind = type(item)
+        if kind is str:
             text_bytes += len(item) if item.isascii() else len(item.encode("utf-8", "replace"))
-        elif isinstance(item, Mapping):
+        elif kind is list or kind is tuple:
+            pending += item
+        elif kind is dict or isinstance(item, Mapping):
             if (tokens := media_tokens(item)) is not None:
                 media += tokens
             else:
-                pending.extend(value for key, value in item.items() if key not in _STRUCTURE)
-        elif isinstance(item, list | tuple):
-            pending.extend(item)
+                pending += [value for key, value in item.items() if key not in _STRUCTURE]
     return Usage(uncached_input_tokens=-(-text_bytes // BYTES_PER_TOKEN) + media)
 
 

@@ -127,14 +127,15 @@ def test_which_of_googles_paths_are_billed(path: Any, call: tuple[str, str] | No
 
 
 @pytest.mark.parametrize(
-    ("bodies", "limit"),
+    ("bodies", "limit", "candidates"),
     [
-        (({},), None),
-        (({"generationConfig": {"maxOutputTokens": 100}},), 100),
-        (({"generationConfig": {"maxOutputTokens": 100, "candidateCount": 3}},), 300),
-        (({"generation_config": {"max_output_tokens": 7}}, {"generationConfig": {"maxOutputTokens": 100}}), 7),
-        (({"generationConfig": {"maxOutputTokens": "100"}},), None),
+        (({},), None, 1),
+        (({"generationConfig": {"maxOutputTokens": 100}},), 100, 1),
+        (({"generationConfig": {"maxOutputTokens": 100, "candidateCount": 3}},), 100, 3),
+        (({"generation_config": {"max_output_tokens": 7}}, {"generationConfig": {"maxOutputTokens": 100}}), 7, 1),
+        (({"generationConfig": {"maxOutputTokens": "100"}},), None, 1),
     ],
 )
-def test_googles_output_limit_is_for_all_candidates(bodies: Any, limit: int | None) -> None:
+def test_googles_output_limit_is_for_each_candidate(bodies: Any, limit: int | None, candidates: int) -> None:
     assert google_request.output_limit(*bodies) == limit
+    assert google_request.candidates(*bodies) == candidates
