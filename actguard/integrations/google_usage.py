@@ -47,7 +47,7 @@ def read_usage(block: object) -> Usage | None:
         ("cache_{}_read_tokens", reads),
         ("output_{}_tokens", outputs),
     ):
-        details.update({pattern.format(modality): tokens for modality, tokens in counts.items() if tokens})
+        details.update({pattern.format(modality): tokens for modality, tokens in counts.items()})
     return Usage(
         uncached_input_tokens=total_input - cached,
         cache_read_tokens=cached,
@@ -79,21 +79,18 @@ def _by_modality(entries: Iterable[object], *, at_most: int) -> dict[str, int]:
 def _cached_by_modality(
     entries: Iterable[object], inputs: Mapping[str, int], cached: int, total: int
 ) -> dict[str, int]:
-    """Cache reads by modality, within what was sent of each and consistent with the totals.
+    """Cache reads of each modality that was sent, zeros included, within what was sent and consistent with the totals.
 
     The cache's own split may be missing. What cannot have been text then is attributed to the other modalities, since
-    contradictory parts could not be priced.
+    contradictory parts could not be priced; nor can parts of which one is missing, hence the zeros.
     """
-    reads = {
-        modality: min(tokens, inputs.get(modality, 0))
-        for modality, tokens in _by_modality(entries, at_most=cached).items()
-    }
+    found = _by_modality(entries, at_most=cached)
+    reads = {modality: min(tokens, found.get(modality, 0)) for modality, tokens in inputs.items()} if cached else {}
     excess = (cached - sum(reads.values())) - (total - sum(inputs.values()))
-    for modality, tokens in inputs.items():
-        moved = min(excess, tokens - reads.get(modality, 0))
-        if moved > 0:
-            reads[modality] = reads.get(modality, 0) + moved
-            excess -= moved
+    for modality in reads:
+        moved = max(min(excess, inputs[modality] - reads[modality]), 0)
+        reads[modality] += moved
+        excess -= moved
     return reads
 
 

@@ -61,6 +61,7 @@ def test_modalities_with_prices_of_their_own_are_kept_apart() -> None:
         "input_image_tokens": 100,
         "cache_audio_read_tokens": 184,
         "cache_video_read_tokens": 2561,
+        "cache_image_read_tokens": 0,
         "output_image_tokens": 1120,
     }
 
