@@ -23,6 +23,8 @@ class Guard(Scope[Any]):
     """What the guard is called in events."""
     direct: ClassVar[bool] = True
     """Whether it can be entered directly."""
+    once: ClassVar[bool] = False
+    """Whether a tool can have one of them only, because two would count or hold the same thing."""
     key: Any = None
     """In direct use: what takes the place of the argument that the decorator reads."""
 

@@ -63,6 +63,7 @@ class Idempotent(Guard):
     """What `idempotent` returns."""
 
     name = "idempotent"
+    once = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class MaxAttempts(Guard):
     """What `max_attempts` returns."""
 
     name = "max_attempts"
+    once = True
 
     def __init__(self, calls: int) -> None:
         super().__init__()

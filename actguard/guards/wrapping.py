@@ -25,6 +25,9 @@ Guards = tuple[Surrounding, ...]
 class Decorator(Surrounding, Protocol):
     """A guard, as far as decorating knows it."""
 
+    @property
+    def once(self) -> bool: ...
+
     def bind(self, tool: Tool) -> Surrounding: ...
 
 
@@ -52,6 +55,9 @@ def decorate(function: F, *guards: Decorator) -> F:
         tool, inner = mark.tool, mark.guards
     else:
         tool, inner = Tool(function), ()
+    for guard in guards:
+        if guard.once and any(guard.name == other.name for other in inner):
+            raise ActGuardUsageError(f"{tool.name} has two {guard.name} guards; one is enough", field=guard.name)
     chain = (*(guard.bind(tool) for guard in guards), *inner)
     wrapper = _WRAPPERS[tool.kind](tool, chain)
     functools.update_wrapper(wrapper, tool.function)

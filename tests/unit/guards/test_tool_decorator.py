@@ -151,6 +151,12 @@ def test_max_attempts_counts_by_tool_and_run(client: Client) -> None:
         pass
 
 
+def test_a_second_guard_that_would_count_the_same_calls_is_refused() -> None:
+    with pytest.raises(ActGuardUsageError, match="two max_attempts") as refused:
+        tool(max_attempts={"calls": 5})(max_attempts(3)(lambda: None))
+    assert refused.value.field == "max_attempts"
+
+
 @pytest.mark.parametrize("calls", [0, -1, True, 1.0, "3", None])
 def test_max_attempts_takes_a_whole_number(calls: Any) -> None:
     with pytest.raises(MaxAttemptsConfigurationError) as refused:
