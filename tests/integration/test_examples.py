@@ -38,6 +38,12 @@ PROMISES = {
     "nested_scopes.py": ["research   gpt-5.4-mini   4 calls 0.011700 USD", "total      0.017550 of 0.05 USD"],
     "streaming.py": ["all of them arrived: True", "of 4,000 tokens", "of which estimated"],
     "telemetry_subscriber.py": ["shop.greeted: {'by': 'gpt-5.4-nano'}", "3 × llm.usage success", "1 × run.end blocked"],
+    "guard_rate_limit.py": ["the model reads:    Blocked: ", "sent to bob: one", "inside the block"],
+    "guard_circuit_breaker.py": ["refused: Blocked: crm is failing", "alice@example.com is now called Alicia"],
+    "guard_idempotent_payment.py": ["['receipt 1', 'receipt 1', 'receipt 1']", "['INV-1: 40 EUR', 'INV-2: 7 EUR']"],
+    "guard_airline_refund.py": ["CUMULATIVE_LIMIT_EXCEEDED ", "refunded: ['KX7PQ2', 'M3LLA9']\n"],
+    "guard_approvals.py": ["200 EUR paid to Alice", "Ask Carol about payments", "there is nobody to ask"],
+    "guard_everything.py": ["guard.intervention order idempotent", "guard.blocked reserve circuit_breaker"],
     "own_prices.py": ["refused (UNPRICED_MODEL)", "azure:support-desk: 1 call, 0.003480 USD", "total: 0.004105 USD"],
 }
 
