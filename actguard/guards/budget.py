@@ -32,7 +32,7 @@ from actguard.guards.charging import Ticket
 from actguard.guards.figures import BudgetFigures
 from actguard.guards.parts import Parts
 from actguard.guards.run import Run
-from actguard.guards.tree import Tree, raises
+from actguard.guards.tree import NOT_BILLED, Tree, raises
 from actguard.money.amounts import as_written
 from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.money.usage import Usage
@@ -122,14 +122,15 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             NestedBudgetGuardError: this object was entered before.
             ActGuardPaymentRequired, BudgetExceededError: the gateway refused the reservation.
         """
-        if self._run is not None:
-            raise NestedBudgetGuardError(name=self.name)
         run = self._active_run()
-        self._parts.patch_providers()
-        self._parts.prices.preload()
-        outer = _open_scope(context.current_budget.get(), run)
-        self._run = run
+        with run.lock:
+            if self._run is not None:
+                raise NestedBudgetGuardError(name=self.name)
+            self._run = run
         try:
+            self._parts.patch_providers()
+            self._parts.prices.preload()
+            outer = _open_scope(context.current_budget.get(), run)
             if outer is not None:
                 self.tree, self._outer = outer.tree, outer
                 self.account.parent = outer.account
@@ -144,7 +145,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             else:
                 await self._open_or_join(run)
         except BaseException:
-            self._run = None
+            self._forget()
             raise
         self._desk = Desk(self._parts, self.tree, self.account, self.name, self._manners)
         context.current_budget.set(self)
@@ -161,6 +162,13 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         self.tree.close_books(self.account)
         if self._is_path:
             await self._leave_root(self._run, error)
+
+    def _forget(self) -> None:
+        """It was not entered after all, and may be entered elsewhere, as a new scope."""
+        self._run = self._outer = self.tree = None
+        self._is_path = False
+        self.account = self._new_account()
+        self.scope_id = new_id()
 
     def _new_account(self) -> Account:
         return Account(self._limits, owner=self, hard=self.enforcement == "hard")
@@ -202,23 +210,31 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             if tree.guard is self:
                 await self._open(run, tree)
                 return
-            self.scope_id, self.name, self.plan_key = tree.guard.scope_id, tree.guard.name, tree.guard.plan_key
-            self.account = Account(parent=tree.account, owner=self)
             try:
                 await tree.opening.wait(self._parts.budget_timeout_s)
-            except _OpenerLeft:
+            except _OpenerLeft:  # open it with the settings that were going to apply
+                self._take_settings(tree.guard)
                 self.account = self._new_account()
                 continue
             except TimeoutError:
                 self._degraded("join", "timeout")
             except BaseException as error:
-                if tree.opening.done and not tree.closed:
+                if tree.opening.done and run.tree is tree:  # it is open, and this path was cancelled
                     await self._leave_root(run, error)
                 else:
                     with run.lock:
                         tree.paths -= 1
                 raise
+            self._take_settings(tree.guard)
+            self.scope_id = tree.guard.scope_id
+            self.account = Account(parent=tree.account, owner=self)
             return
+
+    def _take_settings(self, root: BudgetGuard) -> None:
+        """What this path left out is as in the root."""
+        self._limits, self.name, self.plan_key = root._limits, root.name, root.plan_key
+        self._asked_user_id = root.user_id
+        self.on_crossing, self.enforcement, self._manners = root.on_crossing, root.enforcement, root._manners
 
     async def _open(self, run: Run, tree: Tree) -> None:
         bus = self._parts.bus
@@ -274,13 +290,13 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         if not bus.concerns(SettleRequested) and tree.reserve_id is None:
             return
         with tree.lock:
-            entries, tree.entries = tuple(tree.entries or ()), None
+            entries, tree.entries = tree.entries or [], None
         request = SettleRequested(
             run_id=run.run_id,
-            user_id=self.user_id,
-            scope_id=self.scope_id,
+            user_id=tree.guard.user_id,
+            scope_id=tree.guard.scope_id,
             reserve_id=tree.reserve_id,
-            entries=entries,
+            entries=tuple(entry for entry in entries if entry != NOT_BILLED),
         )
         try:
             verdict = await bus.ask(request, self._parts.budget_timeout_s)
@@ -290,6 +306,8 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             if error is None and refusal.code != CLIENT_CLOSED:
                 raise
             bus.unheard("settle", refusal)
+        except Exception as bug:  # noqa: BLE001  what the answerer raises by mistake is no verdict on this scope
+            self._degraded("settle", type(bug).__name__, "Whether the budget scope was settled is not known.")
         else:
             if verdict is NOBODY and tree.reserve_id is not None:
                 summary = "The client was closed before the budget scope was left: what it used is not settled."
@@ -313,10 +331,21 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         for field, value, root_value in zip(fields, given, there, strict=True):
             if value is not None and value != root_value:
                 raise BudgetConfigurationError(field=field, root_value=root_value, value=value)
-        for field, default in (("on_crossing", "raise"), ("enforcement", "soft")):
-            value, root_value = getattr(self, field), getattr(root, field)
-            if value not in (default, root_value):
-                raise BudgetConfigurationError(field=field, root_value=root_value, value=value)
+        choices, root_choices = self._choices(), root._choices()
+        for field, choice_made in choices.items():
+            if choice_made not in (_CHOICES[field], root_choices[field]):
+                raise BudgetConfigurationError(field=field, root_value=root_choices[field], value=choice_made)
+
+    def _choices(self) -> dict[str, object]:
+        """The settings that have a default, by name."""
+        manners = self._manners
+        return {
+            "on_crossing": self.on_crossing,
+            "enforcement": self.enforcement,
+            "min_output_tokens": manners.min_output_tokens,
+            "allow_unbounded": manners.allow_unbounded,
+            "on_full": "wait" if manners.waits else "raise",
+        }
 
     # --- whose it is --------------------------------------------------------------------------------------------
 
@@ -433,6 +462,13 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
 
 
 _LIMIT_FIELDS = ("usd_limit", "token_limit", "cost_limit")
+_CHOICES: dict[str, object] = {
+    "on_crossing": "raise",
+    "enforcement": "soft",
+    "min_output_tokens": 16,
+    "allow_unbounded": False,
+    "on_full": "raise",
+}
 
 
 def _open_scope(scope: BudgetGuard | None, run: Run) -> BudgetGuard | None:

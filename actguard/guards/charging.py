@@ -13,7 +13,7 @@ from typing import Any
 
 from actguard.events import CallEntry, LlmUsage
 from actguard.exceptions import BudgetExceededError
-from actguard.guards.tree import Tree, owner_of, raises
+from actguard.guards.tree import NOT_BILLED, Tree, owner_of, raises
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, Hold, Limits, RowKey
@@ -129,7 +129,7 @@ class Ticket:
             if self._charge is not None:
                 ledger.record(self.account, self._charge, None)
                 self._charge = None
-                self._put_entry(CallEntry())
+                self._put_entry(NOT_BILLED)
         tree.room_came_back()
 
     def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:

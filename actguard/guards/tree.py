@@ -21,6 +21,10 @@ from actguard.scope import Reply
 CostOf = Callable[[str, str, Usage], int]
 
 
+NOT_BILLED = CallEntry()
+"""In the place of a call that turned out to cost nothing: it is not settled."""
+
+
 class OpenCall(Protocol):
     """A provider call that was admitted and whose cost is not known for good."""
 
