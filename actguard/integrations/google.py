@@ -16,7 +16,12 @@ from typing import Any
 
 from actguard.integrations import google_interactions
 from actguard.integrations.estimate import BYTES_PER_TOKEN
-from actguard.integrations.google_conversion import async_conversion, conversion_takes, sync_conversion
+from actguard.integrations.google_conversion import (
+    async_conversion,
+    budget_ends_stream,
+    conversion_takes,
+    sync_conversion,
+)
 from actguard.integrations.google_request import APIS, billed_call, candidates, estimate, output_limit
 from actguard.integrations.google_usage import (
     StreamedContent,
@@ -268,8 +273,16 @@ def _models_targets(module: ModuleType) -> Iterator[Target]:
                 yield Target(owner, name, wrap)
 
 
+def _continuation_targets(module: ModuleType) -> Iterator[Target]:
+    """Older versions do not take up streams again."""
+    owner = getattr(module, "StreamContinuation", None)
+    if owner is not None and "end_hop" in vars(owner):
+        yield Target(owner, "end_hop", budget_ends_stream)
+
+
 MODULES: dict[str, TargetsOf] = {
     "google.genai._api_client": _api_client_targets,
+    "google.genai._extra_utils": _continuation_targets,
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
 }

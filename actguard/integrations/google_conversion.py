@@ -1,7 +1,7 @@
-"""Delivering a crossing with the answer that the user would have got.
+"""Delivering a crossing as the user should see it, past what the Google SDK does above the hooks.
 
-The hooks of the Google SDK see HTTP responses. Methods above them convert these: a crossing is kept while such a method
-runs, and raised when its result is there.
+The hooks see HTTP responses, which methods above them convert: a crossing is kept while such a method runs, and raised
+when its result is there. And streams that break off are taken up again above the hooks, unless a budget ended them.
 """
 
 from __future__ import annotations
@@ -83,3 +83,15 @@ def async_conversion(original: Callable[..., Awaitable[Any]], switch: Switch) ->
         return conversion.delivered(result)
 
     return convert
+
+
+def budget_ends_stream(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """Wrap the method with which the SDK takes up an interrupted stream again: what a budget stopped stays stopped."""
+
+    @functools.wraps(original)
+    def end_hop(state: Any, error: Exception | None = None) -> Any:
+        if switch.applied and isinstance(error, BudgetExceededError):
+            raise error
+        return original(state, error)
+
+    return end_hop

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
+from canned import Canned, serving
 from either import MODES, done, first, items
 from google import genai
 from google.genai import errors
@@ -31,8 +34,13 @@ async def provider() -> AsyncIterator[LoopbackProvider]:
 
 
 @pytest.fixture(params=MODES)
-def client(request: pytest.FixtureRequest, provider: LoopbackProvider) -> Any:
-    return provider.google() if request.param == "sync" else provider.google().aio
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(mode: str, provider: LoopbackProvider) -> Any:
+    return provider.google() if mode == "sync" else provider.google().aio
 
 
 @pytest.fixture
@@ -222,3 +230,23 @@ async def test_a_stream_over_the_limit_may_return_instead(provider: LoopbackProv
         assert budget.tokens_used == 450
         with pytest.raises(BudgetExceededError):
             await items(await stream_of(client))
+
+
+async def test_a_stream_that_the_budget_ended_is_not_taken_up_again(mode: str) -> None:
+    """Gemini's checkpoints let the SDK resume a stream that breaks off, whatever broke it."""
+    token = base64.b64encode(b"resume here").decode()
+    candidate = {"content": {"role": "model", "parts": [{"text": "four"}]}, "continuationToken": token}
+    chunk = {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 50, "candidatesTokenCount": 60}}
+    body = f"data: {json.dumps(chunk)}\n\n".encode() * 2
+    with serving({("POST", f"/v1/models/{MODEL}:streamGenerateContent"): Canned("text/event-stream", body)}) as url:
+        options = {"base_url": url, "api_version": "v1"}
+        sdk = genai.Client(api_key="k", vertexai=False, http_options=options)
+        with spending(token_limit=100) as budget:
+            received, stream = "", await stream_of(sdk if mode == "sync" else sdk.aio)
+            with pytest.raises(BudgetExceededError) as reached:  # noqa: PT012  any of the reads
+                while True:
+                    received += (await first(stream)).text
+            assert reached.value.partial == received != ""
+            assert budget.calls == 1
+        if mode == "async" and hasattr(sdk.aio, "aclose"):
+            await sdk.aio.aclose()
