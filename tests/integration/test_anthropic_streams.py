@@ -279,3 +279,18 @@ async def test_a_stream_over_the_limit_may_return_instead(provider: LoopbackProv
         assert budget.tokens_used == 450
         with pytest.raises(BudgetExceededError):
             await stream_of(client)
+
+
+def test_streams_are_metered_under_trio() -> None:
+    async def main() -> None:
+        async with LoopbackProvider() as provider:
+            provider.script(Answer(generate=4, input_tokens=50), Answer(generate=400, chunks=40, input_tokens=50))
+            client = provider.async_anthropic()
+            with spending(token_limit=100) as budget:
+                await items(await stream_of(client))
+                assert spent(budget) == (1, 50, 0, 0, 4)
+                with pytest.raises(BudgetExceededError) as reached:
+                    await items(await stream_of(client))
+                assert reached.value.partial
+
+    anyio.run(main, backend="trio")
