@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actguard.exceptions import BudgetExceededError
+from actguard.guards.admission import Asked
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
 from actguard.money.usage import Usage
@@ -20,7 +21,7 @@ def used(tokens: int, output: int = 0, **buckets: Any) -> Usage:
 
 def admitted(budget: BudgetGuard, tokens: int = 0, *, output: int = 0, model: str = "m", **asked: Any) -> Ticket:
     """A call under way that is expected to use ``tokens`` input and ``output`` output tokens."""
-    return budget.admit(provider="test", model=model, api="test", estimate=used(tokens), output_limit=output, **asked)
+    return budget.admit(Asked("test", model, "test", estimate=used(tokens), output_limit=output, **asked))
 
 
 def charged(budget: BudgetGuard, tokens: int = 0, output: int = 0, *, model: str = "m", **buckets: Any) -> None:

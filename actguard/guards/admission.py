@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from actguard.context import current_tool
 from actguard.exceptions import BudgetExceededError, GuardError, quoted
-from actguard.guards.bounding import UNLIMITED, Bound, Tariff, affordable_output, fits, hold_for
+from actguard.guards.bounding import UNLIMITED, Bound, Ceiling, Tariff, fits
 from actguard.guards.charging import Ticket
 from actguard.guards.parts import Parts
 from actguard.guards.tree import Tree
@@ -33,14 +33,16 @@ class Asked:
     provider: str
     model: str
     api: str
-    stream: bool
-    estimate: Usage
+    stream: bool = False
+    estimate: Usage = Usage()  # noqa: RUF009  it is frozen
     """The input that the request shows; its output is not looked at."""
-    output_limit: int | None
+    output_limit: int | None = None
     """The most output tokens per answer that the request allows; None: it names no limit."""
-    bound: Bound | None
+    outputs: int = 1
+    """How many answers it asks for (``n``, ``candidateCount``)."""
+    bound: Bound | None = None
     """What it can cost at the most; None: nobody knows."""
-    refusable: bool
+    refusable: bool = True
     """False for a call that must work over budget: fetching an answer that is paid already."""
 
 
@@ -62,6 +64,8 @@ class Terms(NamedTuple):
     hold: Hold
     output_limit: int | None = None
     """The output limit to send it with; None: as it is."""
+    most: Usage | None = None
+    """What it can use at the most; None: nobody knows."""
 
 
 class Refusal(NamedTuple):
@@ -139,7 +143,8 @@ class Desk:
         parts, tree, account = self._parts, self._tree, self._account
         if asked.refusable:
             parts.refuse_unpriced(asked.provider, asked.model)
-        expected = parts.history.expected(asked.provider, asked.model, asked.output_limit)
+        limit = None if asked.output_limit is None else asked.output_limit * asked.outputs
+        expected = parts.history.expected(asked.provider, asked.model, limit)
         estimate = _with_output(asked.estimate, expected)
         usd = parts.prices.price(asked.provider, asked.model, estimate) or ZERO
         soft = Terms(Hold(usd, estimate.total_tokens, tree.cost(asked.provider, asked.model, estimate, usd)))
@@ -149,7 +154,7 @@ class Desk:
             terms: Terms | Refusal = soft if refusal is None else refusal
             if refusal is None and tariff is not None:
                 assert asked.bound is not None
-                terms = self._bounded(asked, asked.bound, tariff)
+                terms = self._bounded(asked, Ceiling(asked.bound, asked.outputs, tariff), soft.hold)
             if isinstance(terms, Refusal):
                 if asked.refusable:
                     return terms
@@ -164,6 +169,7 @@ class Desk:
                 estimate=estimate,
                 hold=terms.hold,
                 output_limit=terms.output_limit,
+                most=terms.most,
                 scope_name=self._name,
                 tool_name=current_tool.get(),
             )
@@ -213,19 +219,20 @@ class Desk:
         fee = parts.prices.request_fee(provider, model) or ZERO
         return Tariff(rates or TokenRates(ZERO, ZERO), fee, cost_units)
 
-    def _bounded(self, asked: Asked, bound: Bound, tariff: Tariff) -> Terms | Refusal:
+    def _bounded(self, asked: Asked, ceiling: Ceiling, expected: Hold) -> Terms | Refusal:
         """Hold the most that the call can cost, with as much output as fits. Called under the lock."""
-        largest = largest_output(asked.model) if bound.limitable else 0
-        wanted = largest if asked.output_limit is None else asked.output_limit
-        if not bound.limitable:
-            wanted = asked.output_limit or 0
-        room = ledger.room(self._account, hard_only=True)
-        least = min(self._manners.min_output_tokens, wanted) if bound.limitable else wanted
-        output = affordable_output(bound, tariff, room, min(wanted, UNLIMITED))
+        bound, fixed = ceiling.bound, ceiling.bound.output_tokens
+        if fixed is not None:
+            wanted = least = fixed
+        else:
+            wanted = min(largest_output(asked.model) if asked.output_limit is None else asked.output_limit, UNLIMITED)
+            least = min(max(self._manners.min_output_tokens, bound.least_output), wanted)
+        output = ceiling.affordable(ledger.room(self._account, hard_only=True), wanted)
         if output < least:
-            return self._no_room(hold_for(bound, tariff, least))
-        lowered = bound.limitable and (asked.output_limit is None or output < asked.output_limit)
-        return Terms(hold_for(bound, tariff, output), output if lowered else None)
+            return self._no_room(ceiling.hold(least))
+        lowered = fixed is None and (asked.output_limit is None or output < asked.output_limit)
+        most = Usage(uncached_input_tokens=bound.input_tokens, output_tokens=output * asked.outputs)
+        return Terms(expected._replace(most=ceiling.hold(output)), output if lowered else None, most)
 
     def _no_room(self, needed: Hold) -> Refusal:
         """Which hard scope the call does not fit into, and by how much."""

@@ -27,7 +27,6 @@ from actguard.exceptions import (
 from actguard.guards.admission import Asked, Desk, Manners
 from actguard.guards.arguments import BUDGET_CODE, choice, count_limit, flag, part, text_or_none
 from actguard.guards.arguments import usd_limit as checked_usd_limit
-from actguard.guards.bounding import Bound
 from actguard.guards.charging import Ticket
 from actguard.guards.figures import BudgetFigures
 from actguard.guards.parts import Parts
@@ -382,46 +381,19 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         """Wait until prices are loaded, without blocking the event loop."""
         await to_thread.run_sync(self._parts.prices.load)
 
-    def admit(
-        self,
-        *,
-        provider: str,
-        model: str,
-        api: str,
-        stream: bool = False,
-        estimate: Usage,
-        output_limit: int | None = None,
-        bound: Bound | None = None,
-        refusable: bool = True,
-    ) -> Ticket:
+    def admit(self, asked: Asked) -> Ticket:
         """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
 
-        ``estimate`` has the input tokens as the request shows them; the output to expect is the request's own
-        ``output_limit`` or what this model used to put out, whichever is smaller. A call that is not ``refusable``
-        (fetching an answer that is paid already) is admitted by a full scope too.
-
         Raises:
-            BudgetExceededError: this scope or one around it is full, with what other calls under way may still use.
-            GuardError: the model has no price and ``on_unpriced="raise"``.
+            BudgetExceededError: this scope or one around it is full, with what other calls under way may still use, or
+                has no room for what the call can cost.
+            GuardError: its cost is not known (code ``UNPRICED_MODEL``) or not bounded (``UNBOUNDED_CALL``).
         """
-        asked = Asked(provider, model, api, stream, estimate, output_limit, bound, refusable)
         ticket: Ticket = self._desk.admit(asked)
         return ticket
 
-    async def admit_in_turn(
-        self,
-        *,
-        provider: str,
-        model: str,
-        api: str,
-        stream: bool = False,
-        estimate: Usage,
-        output_limit: int | None = None,
-        bound: Bound | None = None,
-        refusable: bool = True,
-    ) -> Ticket:
+    async def admit_in_turn(self, asked: Asked) -> Ticket:
         """The same as `admit`, for a scope that `waits`: while only other calls' holds are in the way, it waits."""
-        asked = Asked(provider, model, api, stream, estimate, output_limit, bound, refusable)
         ticket: Ticket = await self._desk.admit_in_turn(asked)
         return ticket
 

@@ -8,13 +8,14 @@ another task, is charged where it was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from actguard.events import CallEntry, LlmUsage
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.tree import NOT_BILLED, Tree, owner_of, raises
-from actguard.money.usage import Usage
+from actguard.money.usage import NO_DETAILS, Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, Hold, Limits, RowKey
 
@@ -35,6 +36,7 @@ class Ticket:
         "_cut",
         "_entry_at",
         "_hold",
+        "_most",
         "_published",
         "_running",
         "_scope_name",
@@ -63,6 +65,7 @@ class Ticket:
         estimate: Usage,
         hold: Hold,
         output_limit: int | None = None,
+        most: Usage | None = None,
         scope_name: str | None,
         tool_name: str | None,
     ) -> None:
@@ -72,7 +75,8 @@ class Ticket:
         self.model = model
         self.api = api
         self.stream = stream
-        self.estimate = estimate
+        self._most = most
+        self.estimate = self._at_most(estimate)
         """What the call is expected to use."""
         self.output_limit = output_limit
         """The output limit that the request must be sent with; None: as it is."""
@@ -110,6 +114,8 @@ class Ticket:
         if usage.is_zero:
             self.release()
             return None
+        if estimated:
+            usage = self._at_most(usage)
         return self._finish(usage, provider or self.provider, model or self.model, context, estimated, 1)
 
     def charge_estimate(self, attempts: int = 1) -> BudgetExceededError | None:
@@ -138,16 +144,16 @@ class Ticket:
         Returns the error to raise after the stream is closed and what arrived is delivered (or None), and how many
         more output tokens may come before the next check is due.
         """
+        so_far = self._at_most(so_far)
         if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
             full = self._apply(so_far, self.provider, self.model, None, True, 1, settle=False, publish=False)
             return self._verdict(full, self._tree.left(self.account))
         usd = self._price(so_far, self.provider, self.model, None) or ZERO
         running = Hold(usd, so_far.total_tokens, self._tree.cost(self.provider, self.model, so_far, usd))
-        held = self._hold
-        hold = Hold(max(held.usd, running.usd), max(held.tokens, running.tokens), max(held.cost, running.cost))
         with self._tree.lock:
             if self.settled:
                 return None, NEVER
+            hold = ledger.at_least(self._hold, running)
             ledger.progress(self.account, self._running, running)
             ledger.rehold(self.account, self._hold, hold)
             self._running, self._hold = running, hold
@@ -166,7 +172,22 @@ class Ticket:
         self._apply(self._known(), self.provider, self.model, None, True, 1, settle=False, publish=final)
 
     def _known(self) -> Usage:
-        return self.estimate if self._so_far is None else self._so_far()
+        return self.estimate if self._so_far is None else self._at_most(self._so_far())
+
+    def _at_most(self, usage: Usage) -> Usage:
+        """An estimate of a call whose cost is bounded is never above its bound."""
+        most = self._most
+        if most is None or (usage.input_tokens <= most.input_tokens and usage.output_tokens <= most.output_tokens):
+            return usage
+        excess = max(usage.input_tokens - most.input_tokens, 0)
+        output = min(usage.output_tokens, most.output_tokens)
+        return replace(
+            usage,
+            uncached_input_tokens=max(usage.uncached_input_tokens - excess, 0),
+            output_tokens=output,
+            reasoning_tokens=None if usage.reasoning_tokens is None else min(usage.reasoning_tokens, output),
+            details=NO_DETAILS,
+        )
 
     def _price(self, usage: Usage, provider: str, model: str, context: Mapping[str, str] | None) -> Decimal | None:
         return self._tree.parts.price(provider, model, usage, context or NO_CONTEXT, requested=self.model)
@@ -258,13 +279,8 @@ class Ticket:
 
     def _shrink_hold(self, before: Charge | None, charge: Charge) -> None:
         """What is charged provisionally is not held as well; the rest of the hold stays. Called under the lock."""
-        held, more = self._hold, Hold() if before is None else Hold(before.usd, before.tokens, before.cost)
-        rest = Hold(
-            max(EXACT.subtract(EXACT.add(held.usd, more.usd), charge.usd), ZERO),
-            max(held.tokens + more.tokens - charge.tokens, 0),
-            max(held.cost + more.cost - charge.cost, 0),
-        )
-        ledger.rehold(self.account, held, rest)
+        rest = ledger.rest_of(self._hold, before, charge)
+        ledger.rehold(self.account, self._hold, rest)
         ledger.progress(self.account, self._running, NOTHING)
         self._hold, self._running = rest, NOTHING
 

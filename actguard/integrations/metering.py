@@ -21,16 +21,16 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 from actguard.context import _Process, active_budget, note_uncounted_call
+from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
 from actguard.integrations.answers import answers_of
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.settlement import FREE, Bill, Deferred, Outcome, Request, Settlement, Unknown
-from actguard.money.usage import Usage
 from actguard.scope import step
 
 __all__ = [
@@ -117,7 +117,11 @@ class Call:
         self._exchange = exchange
         self._settlement = Settlement(ticket, answers_of(budget))
         if ticket.output_limit is not None:
-            exchange.limit_output(ticket.output_limit)
+            try:
+                exchange.limit_output(ticket.output_limit)
+            except BaseException:  # a call that cannot be limited is not sent
+                ticket.release()
+                raise
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -165,35 +169,22 @@ def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwar
         return None
 
 
-class Question(TypedDict):
-    """What the scope is asked: the arguments of `BudgetGuard.admit`."""
-
-    provider: str
-    model: str
-    api: str
-    stream: bool
-    estimate: Usage
-    output_limit: int | None
-    bound: Bound | None
-    refusable: bool
-
-
-def question(budget: BudgetGuard, exchange: Exchange) -> Question:
+def question(budget: BudgetGuard, exchange: Exchange) -> Asked:
     """Reads the request of ``exchange`` for ``budget``, whose prices are loaded."""
     try:
         request = exchange.request()
-        bound = exchange.bound() if budget.bounds else None
+        bound = exchange.bound() if budget.bounds and exchange.refusable else None
     except Exception as problem:  # noqa: BLE001  the answer will still say what it cost
         report("read a request", exchange.provider, problem)
         request, bound = Request(model="unknown", api="unknown"), None
-    limit = request.output_limit
-    return Question(
+    return Asked(
         provider=budget.prices.provider_for_url(exchange.base_url, exchange.provider),
         model=request.model,
         api=request.api,
         stream=request.stream,
         estimate=request.estimate,
-        output_limit=limit if limit is None or bound is not None else limit * request.outputs,
+        output_limit=request.output_limit,
+        outputs=request.outputs,
         bound=bound,
         refusable=exchange.refusable,
     )
@@ -223,7 +214,7 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
         if not budget.ready:
             budget.wait_ready()
         asked = question(budget, exchange)
-        ticket = step(budget.admit_in_turn(**asked)) if budget.waits else budget.admit(**asked)
+        ticket = step(budget.admit_in_turn(asked)) if budget.waits else budget.admit(asked)
         call = Call(budget, exchange, ticket)
         while True:
             try:
@@ -253,7 +244,7 @@ def async_hook(
         if not budget.ready:
             await budget.await_ready()
         asked = question(budget, exchange)
-        ticket = await budget.admit_in_turn(**asked) if budget.waits else budget.admit(**asked)
+        ticket = await budget.admit_in_turn(asked) if budget.waits else budget.admit(asked)
         call = Call(budget, exchange, ticket)
         while True:
             try:

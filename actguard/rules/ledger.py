@@ -35,6 +35,8 @@ class Hold(NamedTuple):
     usd: Decimal = ZERO
     tokens: int = 0
     cost: int = 0
+    most: Hold | None = None
+    """What it can cost at the most, which is what hard accounts hold; None: the same."""
 
 
 NO_LIMITS = Limits()
@@ -171,10 +173,27 @@ def reached(account: Account, pending: Pending | None = None) -> LimitType | Non
 
 
 def rehold(account: Account, before: Hold, after: Hold) -> None:
-    """Replace the hold of a call; by `NOTHING` gives it back."""
+    """Replace the hold of a call; by `NOTHING` gives it back. Hard accounts hold the most that it can cost."""
     for place in account.chain():
-        place.held.add(before, -1)
-        place.held.add(after)
+        place.held.add(before.most or before if place.hard else before, -1)
+        place.held.add(after.most or after if place.hard else after)
+
+
+def at_least(hold: Hold, used: Hold) -> Hold:
+    """``hold``, and not less than was ``used`` already."""
+    most = None if hold.most is None else at_least(hold.most, used)
+    return Hold(max(hold.usd, used.usd), max(hold.tokens, used.tokens), max(hold.cost, used.cost), most)
+
+
+def rest_of(hold: Hold, before: Charge | None, after: Charge) -> Hold:
+    """What is still held when a call is charged ``after`` provisionally, and was charged ``before`` until now."""
+    usd, tokens, cost = (ZERO, 0, 0) if before is None else (before.usd, before.tokens, before.cost)
+    return Hold(
+        max(EXACT.subtract(EXACT.add(hold.usd, usd), after.usd), ZERO),
+        max(hold.tokens + tokens - after.tokens, 0),
+        max(hold.cost + cost - after.cost, 0),
+        None if hold.most is None else rest_of(hold.most, before, after),
+    )
 
 
 def progress(account: Account, before: Hold, after: Hold) -> None:
