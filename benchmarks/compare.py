@@ -37,7 +37,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def case(self, name: str, **options: Any) -> Case:
+    def case(self, name: str, /, **options: Any) -> Case:
         """A case of `benchmarks/cases`, by "module:function"."""
         return Case(self, self.order({"make": name, "with": options}))
 

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import actguard
 from timed import Block, async_block, sync_block
+
+import actguard
 
 warnings.simplefilter("ignore")
 
