@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from types import TracebackType
 from typing import Any
 
 from actguard import clock
@@ -54,9 +53,9 @@ class _Passage(CallScope):
         self._permit: Permit | None = None
         self._outcome = Outcome.NEITHER
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         guard = self._guard
-        permit = await shared.update(guard.state_key, guard.breaker.admit, clock.monotonic())
+        permit = shared.apply(guard.state_key, guard.breaker.admit, clock.monotonic())
         if isinstance(permit, Refusal):
             error = CircuitOpenError(
                 dependency_name=guard.dependency,
@@ -70,13 +69,11 @@ class _Passage(CallScope):
         self._outcome = self._guard.breaker.outcome_of_result(value)
         return value
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
         permit, breaker = self._permit, self._guard.breaker
         if permit is not None:
             outcome = self._outcome if error is None else breaker.outcome_of_error(error)
-            await shared.update(self._guard.state_key, breaker.settle, permit, outcome, clock.monotonic())
+            shared.apply(self._guard.state_key, breaker.settle, permit, outcome, clock.monotonic())
 
 
 def circuit_breaker(

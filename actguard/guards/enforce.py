@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 
 from actguard import clock
@@ -46,7 +45,7 @@ class _Check(CallScope):
         self._guard = guard
         self._call = call
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         call, guard = self._call, self._guard
         assert call.tool is not None
         session = session_of(guard, call)
@@ -67,9 +66,7 @@ class _Check(CallScope):
         self._held.commit(clock.monotonic())
         return value
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
         self._held.release()  # nothing is left to release after a success
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextvars import ContextVar
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from actguard.exceptions import ActGuardUsageError
@@ -47,7 +47,9 @@ class Guard(Scope[Any]):
         if not self.direct:
             raise ActGuardUsageError(f"{self.name} needs a tool: use it as a decorator", field=self.name)
         scope = self.scope(Call(None, (), {}))
-        entered = await scope.__aenter__()
+        entered: Any = scope.enter()
+        if isinstance(entered, CoroutineType):
+            entered = await entered
         entry = _Entry(self, scope)
         self._entries.add(entry)
         _entered_here.set((*_entered_here.get(), entry))
@@ -55,11 +57,11 @@ class Guard(Scope[Any]):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         scope = self._leave().scope
         if error is None:
             scope.returned(None)
-        return await scope.__aexit__(kind, error, trace)
+        scope.leave(error)
 
     def _leave(self) -> _Entry:
         """The entry that is left: the innermost of this context, else the only one there is."""

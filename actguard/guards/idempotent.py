@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from actguard import clock
@@ -15,12 +14,12 @@ from actguard.exceptions import (
     IdempotencyKeyReused,
     IdempotencyOutcomeUnknown,
     InvalidIdempotentToolError,
-    MissingIdempotencyKeyError,
     ToolGuardError,
 )
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, Replay, intervened, refused
+from actguard.guards.repeats import PARAMETER, check_key, exception_classes, fingerprint, is_used_up
 from actguard.guards.run import Run
 from actguard.guards.state import run_of
 from actguard.guards.tools import Call, Tool
@@ -33,7 +32,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 OnDuplicate = Literal["return", "raise"]
 OnInProgress = Literal["raise", "wait"]
-PARAMETER = "idempotency_key"
 
 
 class Outcome:
@@ -77,9 +75,9 @@ class Idempotent(Guard):
         self.ttl_s = keys.checked_ttl(ttl_s)
         self.raises = _choice(on_duplicate, ("return", "raise"), "on_duplicate") == "raise"
         self.waits = _choice(on_in_progress, ("raise", "wait"), "on_in_progress") == "wait"
-        self.safe: tuple[type[BaseException], ...] = _exception_classes(safe_exceptions)
+        self.safe: tuple[type[BaseException], ...] = exception_classes(safe_exceptions)
         if key is not None:
-            _check_key(key)
+            check_key(key)
         self.key = key
         self._read: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
 
@@ -105,7 +103,7 @@ class Idempotent(Guard):
 
     def scope(self, call: Call) -> CallScope:
         key = self.key if self._read is None else self._read(call.args, call.kwargs)
-        _check_key(key)
+        check_key(key)
         return (_Work if call.tool is not None else _Block)(self, call, key)
 
 
@@ -119,53 +117,58 @@ class _Work(CallScope):
         self._call = call
         tool = call.tool
         self._key: Key = ("idempotent", None if tool is None else tool.name, values.scalar_key(key))
-        arguments = {} if tool is None else tool.arguments(call.args, call.kwargs)
-        self._fingerprint = keys.fingerprint(arguments, PARAMETER)
+        self._fingerprint = b"" if tool is None else fingerprint(tool.arguments(call.args, call.kwargs))
         self._bell: Reply[None] | None = None
         self._outer: tuple[_Work, ...] = ()
 
-    async def __aenter__(self) -> Any:
+    def enter(self) -> Any:
         self._run: Run = run_of("idempotent")
-        decision = await self._begin()
-        while decision.verdict is Verdict.IN_PROGRESS and self._bell is not None:
-            decision = await self._wait_for(self._bell)
+        decision = self._begin()
+        if self._bell is not None and decision.verdict is Verdict.IN_PROGRESS:
+            return self._wait(self._bell)
+        return self._decided(decision)
+
+    def _begin(self) -> Decision:
+        """Ask for the key; when another call has it and this one waits, there is a bell for it."""
+        store, now, waits = self._run.store, clock.monotonic(), self._guard.waits
+        self._bell = Reply() if waits else None
+        decision = store.apply(self._key, keys.begin, self, self._fingerprint, now, waits)
+        if waits and decision.owner in _working.get():  # it would wait for itself
+            store.apply(self._key, keys.leave, self)
+            self._bell = None
+        return decision
+
+    async def _wait(self, bell: Reply[None]) -> Any:
+        while True:
+            try:
+                await self._call.wait(bell)
+            except BaseException:
+                self._run.store.apply(self._key, keys.leave, self)
+                raise
+            decision = self._begin()
+            if self._bell is None or decision.verdict is not Verdict.IN_PROGRESS:
+                return self._decided(decision)
+            bell = self._bell
+
+    def _decided(self, decision: Decision) -> Any:
+        """What entering gives, once nothing is left to wait for."""
         if decision.verdict is Verdict.START:
-            self._outer = _working.get()
-            _working.set((*self._outer, self))
+            if self._guard.waits:
+                self._outer = _working.get()
+                _working.set((*self._outer, self))
             return None
-        if decision.verdict is Verdict.REPLAY and not self._guard.raises and not _is_used_up(decision.result):
+        if decision.verdict is Verdict.REPLAY and not self._guard.raises and not is_used_up(decision.result):
             intervened(self._guard, self._call, action="return_cached")
             return Replay(decision.result)
         refusal = _REFUSALS[decision.verdict](tool_name=self._call.tool_name, run_id=self._run.run_id)
         raise refused(self._guard, self._call, refusal)
 
-    async def _begin(self) -> Decision:
-        """Ask for the key; when another call has it and this one waits, there is a bell for it."""
-        store, now = self._run.store, clock.monotonic()
-        self._bell = Reply() if self._guard.waits else None
-        waits = self._bell is not None
-        decision = await store.update(self._key, keys.begin, self, self._fingerprint, now, waits)
-        if waits and decision.owner in _working.get():  # it would wait for itself
-            await store.update(self._key, keys.leave, self)
-            self._bell = None
-        return decision
-
-    async def _wait_for(self, bell: Reply[None]) -> Decision:
-        try:
-            await self._call.wait(bell)
-        except BaseException:
-            await self._run.store.update(self._key, keys.leave, self)
-            raise
-        return await self._begin()
-
     def returned(self, value: Any) -> Any:
         self._end(keys.finish, value, clock.monotonic(), self._guard.ttl_s)
         return value
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if _working.get()[-1:] == (self,):
+    def leave(self, error: BaseException | None) -> None:
+        if self._guard.waits and _working.get()[-1:] == (self,):
             _working.set(self._outer)
         if error is None:
             return
@@ -195,8 +198,8 @@ class _Block(_Work):
 
     __slots__ = ("_outcome",)
 
-    async def __aenter__(self) -> Outcome:
-        replay = await super().__aenter__()
+    def _decided(self, decision: Decision) -> Outcome:
+        replay = super()._decided(decision)
         self._call.started = True
         self._outcome = Outcome(False, None) if replay is None else Outcome(True, replay.value)
         return self._outcome
@@ -216,29 +219,7 @@ _REFUSALS: dict[Verdict, Callable[..., ToolGuardError]] = {
 }
 
 
-def _is_used_up(result: object) -> bool:
-    """Whether ``result`` can be consumed once only, and the first caller has done so."""
-    return isinstance(result, Iterator | AsyncIterator | Coroutine)
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str) or not key:
-        what = "an empty str" if isinstance(key, str) else "None" if key is None else f"a {type(key).__name__}"
-        raise MissingIdempotencyKeyError(
-            f"idempotent: {PARAMETER} must be a non-empty str, not {what}", field=PARAMETER
-        )
-
-
 _choice = functools.partial(choice, what="idempotent", error=InvalidIdempotentToolError)
-
-
-def _exception_classes(given: Any) -> tuple[type[BaseException], ...]:
-    classes = given if isinstance(given, tuple | list | set | frozenset) else (given,)
-    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
-        raise InvalidIdempotentToolError(
-            "idempotent: safe_exceptions must be exception classes", field="safe_exceptions"
-        )
-    return tuple(classes)
 
 
 @overload

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from actguard.exceptions import MaxAttemptsExceeded
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, refused
@@ -34,21 +32,16 @@ class _Attempt(CallScope):
         self._call = call
         self._limit = limit
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         run, tool = run_of("max_attempts"), self._call.tool
         # In direct use the guard object is what is counted.
         key = self._guard if tool is None else tool.name
-        attempt = await run.store.update(("attempts", key), attempts.attempt, self._limit)
+        attempt = run.store.apply(("attempts", key), attempts.attempt, self._limit)
         if not attempt.allowed:
             error = MaxAttemptsExceeded(
                 run_id=run.run_id, tool_name=self._call.tool_name, limit=self._limit, used=attempt.used
             )
             raise refused(self._guard, self._call, error)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
 
 def max_attempts(calls: int) -> MaxAttempts:

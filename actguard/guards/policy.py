@@ -11,9 +11,8 @@ there to ask.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal
 
 import anyio
@@ -104,36 +103,45 @@ class _Decision(CallScope):
         self._guard = guard
         self._call = call
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> Coroutine[Any, Any, None] | None:
         tool = self._call.tool
         assert tool is not None
-        asked = ToolCall(tool.name, tool.arguments(self._call.args, self._call.kwargs), active_run(), active_session())
-        verdict = await self._verdict(asked, tool)
-        if verdict == "ask" or isinstance(verdict, Ask):
-            verdict = await self._ask(asked, verdict.reason if isinstance(verdict, Ask) else "")
+        arguments = tool.arguments(self._call.args, self._call.kwargs)
+        asked = ToolCall(tool.name, arguments, active_run(), active_session())
+        if self._guard.is_async:
+            return self._decide_later(asked, tool)
+        return self._decided(asked, self._guard.check(asked))
+
+    def _decided(self, asked: ToolCall, verdict: Any) -> Coroutine[Any, Any, None] | None:
+        """Let the call go on or refuse it; a coroutine when somebody has to be asked."""
         if verdict == "allow":
-            return
+            return None
+        if verdict == "ask" or isinstance(verdict, Ask):
+            return self._ask(asked, verdict.reason if isinstance(verdict, Ask) else "")
         if verdict != "deny" and not isinstance(verdict, Deny):
+            what = "None" if verdict is None else f"a {type(verdict).__name__}"
             raise ActGuardUsageError(
-                f'policy of {tool.name} must return "allow", "deny", "ask", Deny(…) or Ask(…), not '
-                f"{'None' if verdict is None else f'a {type(verdict).__name__}'}: the call is refused",
+                f'policy of {asked.tool_name} must return "allow", "deny", "ask", Deny(…) or Ask(…), not {what}: the '
+                "call is refused",
                 field="policy",
             )
         raise self._denied("POLICY_DENIED", verdict.reason if isinstance(verdict, Deny) else "")
 
-    async def _verdict(self, asked: ToolCall, tool: Tool) -> Any:
-        check = self._guard.check
-        if not self._guard.is_async:
-            return check(asked)
+    async def _decide_later(self, asked: ToolCall, tool: Tool) -> None:
+        check: Any = self._guard.check
         if tool.kind.is_async:
-            return await check(asked)  # type: ignore[misc]  # it is async
-        # A plain tool has no event loop to wait on: the policy gets one of its own, in a worker thread.
-        job = Job(context_for_thread(), lambda: anyio.run(check, asked))  # type: ignore[arg-type]  # the same
-        start(job)
-        job.done.acquire()
-        return job.result()
+            verdict = await check(asked)
+        else:
+            # A plain tool has no event loop to wait on: the policy gets one of its own, in a worker thread.
+            job = Job(context_for_thread(), lambda: anyio.run(check, asked))
+            start(job)
+            job.done.acquire()
+            verdict = job.result()
+        rest = self._decided(asked, verdict)
+        if rest is not None:
+            await rest
 
-    async def _ask(self, asked: ToolCall, reason: str) -> Any:
+    async def _ask(self, asked: ToolCall, reason: str) -> None:
         run = asked.run
         if run is None:
             raise self._denied(
@@ -153,7 +161,7 @@ class _Decision(CallScope):
             if self._call.runner is not None:
                 self._call.runner.left()
             if self._guard.allows_by_default:
-                return "allow"
+                return
             raise self._denied("APPROVAL_TIMEOUT", "It needs an approval, and nobody decided in time.") from None
         except GuardError as refusal:
             raise refused(self._guard, self._call, refusal, message=refusal.code, figures={}) from None
@@ -162,7 +170,7 @@ class _Decision(CallScope):
         if answer is NOBODY:
             raise self._denied("APPROVAL_UNAVAILABLE", "It needs an approval, and there is nobody to ask.")
         if answer is True or answer == "allow":
-            return "allow"
+            return
         if isinstance(answer, Deny):
             answer = answer.reason
         given = answer if isinstance(answer, str) and answer != "deny" else ""
@@ -181,8 +189,3 @@ class _Decision(CallScope):
             fix_hint="Do not repeat this call; go on without it, or ask the user.",
         )
         return refused(self._guard, self._call, error, message=f"{code}: {name}", figures={"code": code})
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, Literal
 
 from actguard.exceptions import ActGuardUsageError, GuardError, one_line
@@ -51,7 +50,7 @@ class _Proof(CallScope):
         self._call = call
         self._minted = 0
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         self._session: Session = session_of(self._guard, self._call)
         tool = self._call.tool
         if tool is not None and tool.kind.is_generator:
@@ -65,11 +64,6 @@ class _Proof(CallScope):
         for each in self._at_most(found):
             self._session.mint(self._guard.kind, each, self._guard.ttl)
         return value
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def _item(self, item: Any) -> None:
         """A generator hands out ``item``: its ids hold from now on, so that its consumer can use them at once."""

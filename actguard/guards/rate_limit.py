@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, overload
 
 from actguard import clock
@@ -15,7 +14,7 @@ from actguard.guards.protocol import CallScope, refused
 from actguard.guards.state import shared
 from actguard.guards.tools import Call, Tool
 from actguard.rules import checks, values
-from actguard.rules.window import Refused, Waiting, Window
+from actguard.rules.window import Admitted, Refused, Waiting, Window
 from actguard.scope import Reply
 from actguard.stores.memory import Key
 
@@ -77,8 +76,8 @@ class _Admission(CallScope):
         self._key = key
         self._value = value
 
-    async def __aenter__(self) -> None:
-        decision = await shared.update(self._key, self._window.admit, clock.monotonic())
+    def enter(self) -> Coroutine[Any, Any, None] | None:
+        decision = shared.apply(self._key, self._window.admit, clock.monotonic())
         if isinstance(decision, Refused):
             error = RateLimitExceeded(
                 tool_name=self._call.tool_name,
@@ -90,10 +89,6 @@ class _Admission(CallScope):
             # The value of the argument stands in the figures only.
             message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
             raise refused(self._guard, self._call, error, message=message)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         return None
 
 
@@ -102,19 +97,26 @@ class _Turn(_Admission):
 
     __slots__ = ()
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> Coroutine[Any, Any, None] | None:
         me = _Waiter()
+        decision = self._ask(me)
+        return self._wait(me, decision) if isinstance(decision, Waiting) else None
+
+    def _ask(self, me: _Waiter) -> Waiting | Admitted:
+        decision = shared.apply(self._key, self._window.turn, me, clock.monotonic())
+        if not isinstance(decision, Waiting):
+            _wake(decision.wake)
+        return decision
+
+    async def _wait(self, me: _Waiter, decision: Waiting | Admitted) -> None:
         try:
-            while True:
-                decision = await shared.update(self._key, self._window.turn, me, clock.monotonic())
-                if not isinstance(decision, Waiting):
-                    _wake(decision.wake)
-                    return
+            while isinstance(decision, Waiting):
                 with contextlib.suppress(TimeoutError):
                     await self._call.wait(me.bell, decision.delay)
                 me.bell = Reply()
+                decision = self._ask(me)
         except BaseException:
-            _wake(await shared.update(self._key, self._window.leave, me))
+            _wake(shared.apply(self._key, self._window.leave, me))
             raise
 
 

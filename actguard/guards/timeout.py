@@ -14,7 +14,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from contextvars import Context
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -113,7 +112,7 @@ class _Deadline(CallScope):
         self._guard = guard
         self._call = call
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         if Reply.blocks_here():
             raise TimeoutUsageError(
                 "timeout cannot interrupt the body of a plain `with`. Use `async with`, or decorate a function: plain "
@@ -122,9 +121,7 @@ class _Deadline(CallScope):
             )
         self._timer = _Timer(self._guard.seconds)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
         if self._timer.stop(error):
             raise self._guard.expired(self._call) from error
 
@@ -143,16 +140,11 @@ class _Steps(CallScope):
         self._deadline = 0.0
         self._context: Context | None = None
 
-    async def __aenter__(self) -> None:
+    def enter(self) -> None:
         self._deadline = clock.monotonic() + self._guard.seconds
         outer = self._call.runner
         if outer is None or outer.left() > self._guard.seconds:
             self._call.runner = self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def left(self) -> float:
         left = self._deadline - clock.monotonic()

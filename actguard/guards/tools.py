@@ -90,7 +90,8 @@ class Tool:
 
         A call that does not fit the function is the function's to refuse: see `fits`.
         """
-        arguments = {**self._defaults, **dict(zip(self._positional, args, strict=False))}
+        arguments = self._defaults.copy()
+        arguments.update(zip(self._positional, args, strict=False))
         if self._flat:
             arguments.update(kwargs)
             return arguments

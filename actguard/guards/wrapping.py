@@ -84,9 +84,9 @@ def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
     def body(call: Call) -> Any:
         outer = current_tool.set(name)
         try:
-            if call.runner is not None:
-                return call.runner.run(function, *call.args, **call.kwargs)
-            return function(*call.args, **call.kwargs)
+            if call.runner is None:
+                return function(*call.args, **call.kwargs)
+            return call.runner.run(function, *call.args, **call.kwargs)
         finally:
             current_tool.reset(outer)
 
@@ -112,13 +112,6 @@ def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
 def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
     function, name = tool.function, tool.name
 
-    async def body(call: Call) -> Any:
-        outer = current_tool.set(name)
-        try:
-            return await function(*call.args, **call.kwargs)
-        finally:
-            current_tool.reset(outer)
-
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = Call(tool, args, kwargs)
         steps = guarded(call, guards)
@@ -126,7 +119,14 @@ def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
             todo = next(steps)
             while True:
                 try:
-                    result = await (body(call) if todo is BODY else cast(Any, todo))
+                    if todo is BODY:
+                        outer = current_tool.set(name)
+                        try:
+                            result = await function(*args, **kwargs)
+                        finally:
+                            current_tool.reset(outer)
+                    else:
+                        result = await cast(Any, todo)
                 except BaseException as error:  # noqa: BLE001  the protocol decides
                     todo = steps.throw(error)
                 else:

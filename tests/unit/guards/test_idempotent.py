@@ -10,7 +10,7 @@ import anyio
 import pytest
 from conftest import Runner
 from guarding import KINDS, PLAIN_KINDS, hand_clock, of_kind, outcome, published
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -28,6 +28,7 @@ from actguard.exceptions import (
     MissingRuntimeContextError,
     ToolTimeoutError,
 )
+from actguard.guards.repeats import fingerprint
 from actguard.rules import keys, values
 
 
@@ -396,8 +397,8 @@ def test_plain_calls_wait_within_the_deadline_around_them(client: Client, on_loo
 
     with client.run() as run:
         name = f"{pay.__module__}:{pay.__qualname__}"
-        fingerprint = keys.fingerprint({"go": None})
-        run.store.apply(("idempotent", name, values.scalar_key("b")), keys.begin, object(), fingerprint, 0.0)
+        arguments = fingerprint({"go": None})
+        run.store.apply(("idempotent", name, values.scalar_key("b")), keys.begin, object(), arguments, 0.0)
         again()
 
 
@@ -467,3 +468,22 @@ def test_rate_limit_inside_refuses_without_using_the_key(bank: Bank, client: Cli
             pay(2, idempotency_key="b")
         now.advance(10)
         assert pay(3, idempotency_key="b") == {"receipt": 2}  # other arguments: the key was free
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2),
+    st.sampled_from([1.0, 0.5, "1", "", "x" * 300, "x" * 256, 2**60]),
+    st.lists(st.integers(0, 1), max_size=2),
+)
+
+
+@settings(deadline=None)
+@given(one=st.dictionaries(st.sampled_from("ab"), VALUES), two=st.dictionaries(st.sampled_from("ab"), VALUES))
+def test_the_short_way_to_a_fingerprint_tells_what_the_long_way_tells(one: dict[str, Any], two: dict[str, Any]) -> None:
+    same = keys.fingerprint(one) == keys.fingerprint(two)
+    if same and all(type(value) is not float for value in (*one.values(), *two.values())):
+        assert fingerprint(one) == fingerprint(two)
+    if not same:
+        assert fingerprint(one) != fingerprint(two)

@@ -6,7 +6,6 @@ import functools
 import gc
 import inspect
 from collections.abc import AsyncGenerator, Generator
-from types import TracebackType
 from typing import Any, ClassVar, get_type_hints
 
 import pytest
@@ -38,7 +37,7 @@ class _Recording(CallScope):
     def __init__(self, guard: Recorder) -> None:
         self.guard = guard
 
-    async def __aenter__(self) -> Any:
+    def enter(self) -> Any:
         self.guard.log.append(f"{self.guard.label}in")
         if self.guard.refuse:
             raise GuardError("NO", "no")
@@ -48,10 +47,8 @@ class _Recording(CallScope):
         self.guard.log.append(f"{self.guard.label}returned {value}")
         return value
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.guard.log.append(f"{self.guard.label}out {kind.__name__ if kind else None}")
+    def leave(self, error: BaseException | None) -> None:
+        self.guard.log.append(f"{self.guard.label}out {type(error).__name__ if error else None}")
 
 
 @pytest.mark.parametrize("kind", KINDS)

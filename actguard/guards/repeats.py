@@ -1,0 +1,51 @@
+"""What makes a call the repeat of another: its key, its arguments, and a result that can be given again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
+
+from actguard.exceptions import InvalidIdempotentToolError, MissingIdempotencyKeyError
+from actguard.rules import keys
+
+PARAMETER = "idempotency_key"
+_SHORT = 256
+_SMALL = 2**53
+
+
+def is_used_up(result: object) -> bool:
+    """Whether ``result`` can be consumed once only, and the first caller has done so."""
+    return isinstance(result, Iterator | AsyncIterator | Coroutine)
+
+
+def fingerprint(arguments: dict[str, Any]) -> Any:
+    """What tells calls with other arguments apart. Short texts and numbers are compared as they are: a tenth of the
+    cost of a digest."""
+    arguments.pop(PARAMETER, None)
+    plain = arguments.copy()
+    for name, value in arguments.items():
+        kind = type(value)
+        if kind is bool:
+            plain[name] = (value,)  # True is not 1
+        elif not (
+            value is None or (kind is str and len(value) <= _SHORT) or (kind is int and -_SMALL < value < _SMALL)
+        ):
+            return keys.fingerprint(arguments)
+    return plain
+
+
+def check_key(key: object) -> None:
+    if not isinstance(key, str) or not key:
+        what = "an empty str" if isinstance(key, str) else "None" if key is None else f"a {type(key).__name__}"
+        raise MissingIdempotencyKeyError(
+            f"idempotent: {PARAMETER} must be a non-empty str, not {what}", field=PARAMETER
+        )
+
+
+def exception_classes(given: Any) -> tuple[type[BaseException], ...]:
+    classes = given if isinstance(given, tuple | list | set | frozenset) else (given,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        raise InvalidIdempotentToolError(
+            "idempotent: safe_exceptions must be exception classes", field="safe_exceptions"
+        )
+    return tuple(classes)
