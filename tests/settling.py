@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+from anyio import to_thread
+from conftest import until
 
 from actguard.client import Client
 from actguard.events import Request, Reserved, ReserveRequested, SettleRequested
@@ -13,11 +17,14 @@ from actguard.events import Request, Reserved, ReserveRequested, SettleRequested
 class Books:
     """Reserves and settles on a client's bus. ``open`` has the reservations that nobody settled yet.
 
-    ``turns`` is how often each answer goes round the hub's loop before it comes.
+    With ``waits``, an answer comes when `let_answer` is called, once for each, or after `answer_freely`.
     """
 
-    def __init__(self, client: Client, *, turns: int = 0, **granted: Any) -> None:
-        self.turns = turns
+    def __init__(self, client: Client, *, waits: bool = False, **granted: Any) -> None:
+        self.waits = waits
+        self._client = client
+        self._waiting = 0
+        self.asked, self._go = threading.Event(), threading.Event()
         self.granted = granted
         self.refuse_reserve: BaseException | None = None
         self.refuse_settle: BaseException | None = None
@@ -25,17 +32,59 @@ class Books:
         self.reserved: list[str] = []
         self.settled: Counter[str] = Counter()
         self.entries: dict[str, tuple[Any, ...]] = {}
-        client.bus.add_answerer(self.reserve, ReserveRequested, undo=self.undo)
-        client.bus.add_answerer(self.settle, SettleRequested)
+        client.bus.add_answerer(self._counted(self.reserve), ReserveRequested, undo=self.undo)
+        client.bus.add_answerer(self._counted(self.settle), SettleRequested)
+
+    def _counted(self, answer: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+        async def counted(request: Any) -> Any:
+            self.requests.append(request)
+            self.asked.set()
+            if self.waits:
+                self._waiting += 1
+                await to_thread.run_sync(self._go.wait, 10, abandon_on_cancel=True)
+                self._waiting -= 1
+                if self.waits:
+                    self._go.clear()
+            return await answer(request)
+
+        return counted
+
+    def answer_freely(self) -> None:
+        """From now on answers come at once."""
+        self.waits = False
+        self._go.set()
+
+    def let_answer(self) -> None:
+        """Let the answer come that is being waited for, if there is one."""
+        self._let_the_hub_come_round()
+        if self._waiting:
+            self._go.set()
+
+    def finish(self) -> None:
+        """Answer everything that was asked so far, and wait until it is done; then wait for `let_answer` again."""
+        waits = self.waits
+        self.answer_freely()
+        self.quiesce()
+        self.waits = waits
+        self._go.clear()
+
+    def quiesce(self) -> None:
+        """Wait until the hub has nothing to do."""
+        self._let_the_hub_come_round()
+        until(lambda: not self._client._hub._tasks)
+
+    def _let_the_hub_come_round(self) -> None:
+        for _ in range(2):  # what was sent becomes a task, and the task begins
+            came_round = threading.Event()
+            if self._client._hub.running:
+                self._client._hub.call_soon(came_round.set)
+                came_round.wait(10)
 
     @property
     def open(self) -> set[str]:
         return set(self.reserved) - set(self.settled)
 
     async def reserve(self, request: ReserveRequested) -> Reserved:
-        self.requests.append(request)
-        for _ in range(self.turns):
-            await asyncio.sleep(0)
         if self.refuse_reserve is not None:
             raise self.refuse_reserve
         reserve_id = f"reservation {len(self.reserved)}"
@@ -49,9 +98,6 @@ class Books:
         self.entries[answer.reserve_id] = ()
 
     async def settle(self, request: SettleRequested) -> None:
-        self.requests.append(request)
-        for _ in range(self.turns):
-            await asyncio.sleep(0)
         if request.reserve_id is None:  # nobody waited long enough for the reservation
             return
         self.settled[request.reserve_id] += 1

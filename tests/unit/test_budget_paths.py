@@ -309,21 +309,8 @@ def test_nobody_is_asked_where_nobody_answers(client: Client) -> None:
 # --- opening while others come --------------------------------------------------------------------------------------
 
 
-class Gated(Books):
-    """Reserves when the test says so."""
-
-    def __init__(self, client: Client) -> None:
-        super().__init__(client)
-        self.asked, self.gate = threading.Event(), threading.Event()
-
-    async def reserve(self, request: ReserveRequested) -> Any:
-        self.asked.set()
-        await anyio.to_thread.run_sync(self.gate.wait, 10)
-        return await super().reserve(request)
-
-
 def test_paths_that_come_while_the_root_is_being_reserved_wait_for_it(client: Client, on_loop: Runner) -> None:
-    books = Gated(client)
+    books = Books(client, waits=True)
 
     async def main() -> None:
         inside: list[BudgetGuard] = []
@@ -341,7 +328,7 @@ def test_paths_that_come_while_the_root_is_being_reserved_wait_for_it(client: Cl
             await anyio.to_thread.run_sync(books.asked.wait, 10)
             await anyio.wait_all_tasks_blocked()
             assert inside == []
-            books.gate.set()
+            books.answer_freely()
             while len(inside) < 10:
                 await anyio.wait_all_tasks_blocked()
             assert len({budget.scope_id for budget in inside}) == 1
@@ -353,7 +340,7 @@ def test_paths_that_come_while_the_root_is_being_reserved_wait_for_it(client: Cl
 
 
 def test_threads_that_come_while_the_root_is_being_reserved_wait_for_it(client: Client) -> None:
-    books = Gated(client)
+    books = Books(client, waits=True)
     inside: list[BudgetGuard] = []
     run = client.run()
 
@@ -369,7 +356,7 @@ def test_threads_that_come_while_the_root_is_being_reserved_wait_for_it(client: 
         books.asked.wait(10)
         until(lambda: run.tree is not None and run.tree.paths == 8)
         assert inside == []
-        books.gate.set()
+        books.answer_freely()
         for thread in threads:
             thread.join()
     assert len(inside) == 8
@@ -379,7 +366,7 @@ def test_threads_that_come_while_the_root_is_being_reserved_wait_for_it(client: 
 
 
 def test_when_the_one_who_opens_is_cancelled_another_path_opens(client: Client, on_loop: Runner) -> None:
-    books = Gated(client)
+    books = Books(client, waits=True)
 
     async def main() -> None:
         guards = [client.budget_guard(name="all", usd_limit=5), client.budget_guard(), client.budget_guard(name="all")]
@@ -405,7 +392,7 @@ def test_when_the_one_who_opens_is_cancelled_another_path_opens(client: Client, 
             doomed.cancel()
             while run.tree is opener:
                 await anyio.wait_all_tasks_blocked()
-            books.gate.set()
+            books.answer_freely()
         assert len(done) == 2
         assert guards[0] not in done
         assert {guard.usd_used for guard in done} == {0.02}
@@ -421,7 +408,7 @@ def test_when_the_one_who_opens_is_cancelled_another_path_opens(client: Client, 
 
 
 def test_when_the_one_who_opens_is_refused_the_others_are_refused(client: Client, on_loop: Runner) -> None:
-    books = Gated(client)
+    books = Books(client, waits=True)
     books.refuse_reserve = ActGuardPaymentRequired(path="/r")
     refused: list[BaseException] = []
 
@@ -440,7 +427,7 @@ def test_when_the_one_who_opens_is_refused_the_others_are_refused(client: Client
                     tasks.start_soon(path)
                 await anyio.to_thread.run_sync(books.asked.wait, 10)
                 await anyio.wait_all_tasks_blocked()
-                books.gate.set()
+                books.answer_freely()
             assert run.tree is None
             assert len(refused) == 5
             books.refuse_reserve = None
@@ -452,7 +439,7 @@ def test_when_the_one_who_opens_is_refused_the_others_are_refused(client: Client
 
 
 def test_a_path_that_is_cancelled_while_it_waits_leaves_no_trace(client: Client, on_loop: Runner) -> None:
-    books = Gated(client)
+    books = Books(client, waits=True)
 
     async def main() -> None:
         async def path(scope: anyio.CancelScope) -> None:
@@ -470,7 +457,7 @@ def test_a_path_that_is_cancelled_while_it_waits_leaves_no_trace(client: Client,
             await anyio.wait_all_tasks_blocked()
             assert run.tree is not None
             assert run.tree.paths == 2
-            books.gate.set()
+            books.answer_freely()
 
     on_loop(main)
     assert (len(books.reserved), books.open) == (1, set())
@@ -479,16 +466,18 @@ def test_a_path_that_is_cancelled_while_it_waits_leaves_no_trace(client: Client,
 
 def test_a_gateway_that_does_not_answer_in_time_degrades_open(on_loop: Runner) -> None:
     client = Client(budget_timeout_s=0.05, event_timeout_s=0.05)
-    books = Gated(client)
+    books = Books(client, waits=True)
 
     async def main() -> None:
         async with client.run(), client.budget_guard(usd_limit=1):
             actguard.add_cost("maps", "0.1")
 
-    with pytest.warns(ActGuardMonitoringWarning, match="reserve"):
+    with pytest.warns(ActGuardMonitoringWarning) as caught:
         on_loop(main)
-    books.gate.set()
-    until(lambda: books.reserved and not books.open)
+    operations = [warning.message.error.operation for warning in caught]  # type: ignore[union-attr]
+    assert operations == ["reserve", "settle"]
+    books.finish()
+    assert (len(books.reserved), books.open) == (1, set())
     client.close()
 
 
