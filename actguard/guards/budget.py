@@ -34,7 +34,6 @@ from actguard.guards.run import Run
 from actguard.guards.tree import NOT_BILLED, Tree, raises
 from actguard.money.amounts import as_written
 from actguard.money.tariff import CU_PER_USD, usd_to_cu
-from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import Account, Charge, Limits, RowKey
 from actguard.scope import Scope

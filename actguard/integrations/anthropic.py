@@ -12,11 +12,12 @@ from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
+from actguard.integrations.anthropic_bound import bound_of, limit_fields
 from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.estimate import IMAGE_TOKENS, text_tokens
 from actguard.integrations.eventstream import EventStreamBodyReader
-from actguard.integrations.metering import Bill, Outcome, Request, Switch, Unknown, async_hook, sync_hook
+from actguard.integrations.metering import Bill, Bound, Outcome, Request, Switch, Unknown, async_hook, sync_hook
 from actguard.integrations.patching import Target, TargetsOf
 from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
 from actguard.integrations.stainless import StainlessExchange, options_of, path_of
@@ -60,8 +61,14 @@ class AnthropicExchange(StainlessExchange):
             api=self.api,
             stream=self.streams,
             estimate=self.estimate,
-            output_limit=limit if type(limit) is int and limit > 0 else None,
+            output_limit=limit if type(limit) is int and limit >= 0 else None,
         )
+
+    def bound(self) -> Bound | None:
+        return bound_of(self.body, self.attempts)
+
+    def limit_output(self, tokens: int) -> None:
+        self.replace_in_body(limit_fields(self.body, tokens))
 
     def bill(self, answer: Any) -> Bill | None:
         block = field(answer, "usage")

@@ -16,12 +16,14 @@ from typing import Any
 
 from actguard.integrations import google_interactions
 from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.google_bound import bound_of, merged
 from actguard.integrations.google_conversion import (
     async_conversion,
     budget_ends_stream,
     conversion_takes,
     sync_conversion,
 )
+from actguard.integrations.google_options import argument, attempts, extra_body, limits_for_all, with_limit
 from actguard.integrations.google_request import APIS, billed_call, candidates, estimate, output_limit
 from actguard.integrations.google_usage import (
     StreamedContent,
@@ -34,6 +36,7 @@ from actguard.integrations.google_usage import (
 from actguard.integrations.metering import (
     FREE,
     Bill,
+    Bound,
     Exchange,
     Outcome,
     Request,
@@ -49,8 +52,6 @@ from actguard.integrations.transport import was_sent
 from actguard.money.usage import Usage
 
 PROVIDER = "google"
-DEFAULT_ATTEMPTS = 5
-"""How often the SDK tries when it is asked to retry and not told how often."""
 _RETRIED = frozenset({"TimeoutException", "ClientOSError", "ServerDisconnectedError"})
 """Errors after sending for which the SDK tries again."""
 
@@ -80,7 +81,7 @@ class GoogleExchange(Exchange):
         return estimate(self.body)
 
     def request(self) -> Request:
-        extra = _extra_body(self.client, _argument(self.args, self.kwargs, 3, "http_options"))
+        extra = extra_body(self.client, self.args, self.kwargs)
         return Request(
             model=self.model,
             api=APIS[self.method],
@@ -90,8 +91,25 @@ class GoogleExchange(Exchange):
             outputs=candidates(extra, self.body),
         )
 
+    def bound(self) -> Bound | None:
+        generates = APIS[self.method] == "generate_content"
+        if not generates and APIS[self.method] != "embed_content" and "embedding" not in self.model:
+            return Bound(0, unbounded="what it generates is not billed by the token")
+        if limits_for_all(self.client, self.args, self.kwargs):
+            return Bound(0, unbounded="the client's http_options configure the generation of all its calls")
+        whole = merged(self.body, extra_body(self.client, self.args, self.kwargs))
+        return bound_of(self.model, whole, self.attempts, output=generates)
+
+    def limit_output(self, tokens: int) -> None:
+        self.args, self.kwargs = with_limit(self.args, self.kwargs, self.body, tokens)
+
+    @property
+    def attempts(self) -> int:
+        """How often the SDK sends the request at the most."""
+        return attempts(self.client, self.args, self.kwargs)
+
     def failure(self, error: BaseException) -> Outcome:
-        return outcome_of(error, attempts=_attempts(self.client, _argument(self.args, self.kwargs, 3, "http_options")))
+        return outcome_of(error, attempts=self.attempts)
 
     def answer(self, result: Any, settlement: Settlement) -> Any:
         if self.method == "streamGenerateContent":
@@ -175,41 +193,14 @@ def outcome_of(error: BaseException, attempts: int = 1) -> Outcome:
     return Unknown(attempts if retried else 1)
 
 
-def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name)
-
-
-def _option(http_options: Any, name: str) -> Any:
-    return http_options.get(name) if isinstance(http_options, Mapping) else getattr(http_options, name, None)
-
-
-def _extra_body(client: Any, http_options: Any) -> Mapping[str, Any]:
-    """What the user adds to the body of the request; it wins over what the SDK put there."""
-    for options in (http_options, getattr(client, "_http_options", None)):
-        extra = _option(options, "extra_body")
-        if isinstance(extra, Mapping):
-            return extra
-    return {}
-
-
-def _attempts(client: Any, http_options: Any) -> int:
-    """How often the SDK sends a request whose answer does not come; once, unless it was asked to retry."""
-    for options in (http_options, getattr(client, "_http_options", None)):
-        retry = _option(options, "retry_options")
-        if retry is not None:
-            attempts = _option(retry, "attempts")
-            return DEFAULT_ATTEMPTS if attempts is None else max(attempts, 1)
-    return 1
-
-
 def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GoogleExchange | None:
     """An exchange for a request that is billed when it is made; None for counting, caching, files, batches, lists."""
-    if str(_argument(args, kwargs, 0, "http_method")).lower() != "post":
+    if str(argument(args, kwargs, 0, "http_method")).lower() != "post":
         return None
-    call = billed_call(_argument(args, kwargs, 1, "path"))
+    call = billed_call(argument(args, kwargs, 1, "path"))
     if call is None:
         return None
-    body = _argument(args, kwargs, 2, "request_dict")
+    body = argument(args, kwargs, 2, "request_dict")
     return GoogleExchange(client, args, kwargs, *call, body if isinstance(body, Mapping) else {})
 
 

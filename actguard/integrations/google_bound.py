@@ -39,12 +39,18 @@ def bound_of(model: str, body: Mapping[str, Any], attempts: int, *, output: bool
     return Bound(tokens, output_tokens=None if output else 0, attempts=attempts)
 
 
-def limited(body: Mapping[str, Any], tokens: int) -> dict[str, Any]:
-    """``body`` with an output limit of ``tokens`` per candidate; a lower one stays."""
-    names = {"generationConfig": "maxOutputTokens", "generation_config": "max_output_tokens"}
-    key = next((name for name in names if isinstance(body.get(name), Mapping)), "generationConfig")
+LIMIT_FIELDS = {"generationConfig": "maxOutputTokens", "generation_config": "max_output_tokens"}
+"""Where the output limit is, in either spelling."""
+
+
+def limited(body: Mapping[str, Any], tokens: int, config_field: str = "generationConfig") -> dict[str, Any]:
+    """``body`` with an output limit of ``tokens`` per candidate; a lower one stays.
+
+    ``config_field`` is where it goes when the body has neither of the two.
+    """
+    key = next((name for name in LIMIT_FIELDS if isinstance(body.get(name), Mapping)), config_field)
     config = body.get(key) or {}
-    name = next((name for name in names.values() if name in config), names[key])
+    name = next((name for name in LIMIT_FIELDS.values() if name in config), LIMIT_FIELDS[key])
     before = config.get(name)
     return {**body, key: {**config, name: min(before, tokens) if type(before) is int and before > 0 else tokens}}
 

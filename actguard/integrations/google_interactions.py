@@ -11,9 +11,10 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from actguard.integrations.bodies import BodyReader, EventBodyReader, JsonBodyReader, meter_body, unread
+from actguard.integrations.google_bound import bound_of, limited
 from actguard.integrations.google_conversion import async_conversion, conversion_takes, sync_conversion
 from actguard.integrations.google_interactions_usage import (
     InteractionReader,
@@ -25,6 +26,7 @@ from actguard.integrations.google_interactions_usage import (
 from actguard.integrations.metering import (
     FREE,
     Bill,
+    Bound,
     Deferred,
     Exchange,
     Outcome,
@@ -69,6 +71,33 @@ class InteractionExchange(Exchange):
     def request(self) -> Request:
         return request_of(self.body, self.estimate, bool(self.body.get("stream")))
 
+    def bound(self) -> Bound | None:
+        if getattr(self._retries, "strategy", None) == "backoff":
+            return Bound(0, unbounded="the SDK sends it again for some time, whatever the number of attempts")
+        return bound_of(str(self.body.get("model")), self.body, self._attempts)
+
+    def limit_output(self, tokens: int) -> None:
+        request = self.http_request
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+        content = to_json(limited(self.body, tokens, "generation_config"))
+        changed = type(request)(
+            request.method, request.url, headers=headers, content=content, extensions=request.extensions
+        )
+        if len(self.args) > 1:
+            self.args = (self.args[0], changed, *self.args[2:])
+        else:
+            self.kwargs = {**self.kwargs, "request": changed}
+
+    @property
+    def _retries(self) -> Any:
+        """How the SDK retries; None: it does not."""
+        retry = _argument(self.args, self.kwargs, 4, "retry_config")
+        return None if retry is None else retry[0]
+
+    @property
+    def _attempts(self) -> int:
+        return 1 + (getattr(self._retries, "max_retries", None) or 0)
+
     def answer(self, result: Any, settlement: Settlement) -> Any:
         if result.status_code >= 400:  # the method that called makes an exception of it
             settlement.release()
@@ -91,9 +120,7 @@ class InteractionExchange(Exchange):
     def failure(self, error: BaseException) -> Outcome:
         if isinstance(getattr(error, "status_code", None), int) or not was_sent(error):
             return FREE
-        retry = _argument(self.args, self.kwargs, 4, "retry_config")
-        retried = retry is not None and is_a(error, "TransportError")
-        return Unknown(attempts=1 + (getattr(retry[0], "max_retries", None) or 0) if retried else 1)
+        return Unknown(attempts=self._attempts if is_a(error, "TransportError") else 1)
 
 
 class FetchedInteraction(InteractionExchange):
@@ -138,6 +165,12 @@ class OlderInteractionExchange(StainlessExchange):
 
     def request(self) -> Request:
         return request_of(self.body, self.estimate, self.streams)
+
+    def bound(self) -> Bound | None:
+        return bound_of(str(self.body.get("model")), self.body, self.attempts)
+
+    def limit_output(self, tokens: int) -> None:
+        self.replace_in_body(limited(self.body, tokens, "generation_config"))
 
     def bill(self, answer: Any) -> Bill | None:
         outcome = outcome_of_interaction(answer, self.body, self.estimate)

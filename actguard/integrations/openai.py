@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from actguard.integrations.metering import (
     FREE,
     Bill,
+    Bound,
     Deferred,
     Exchange,
     Outcome,
@@ -26,6 +28,7 @@ from actguard.integrations.metering import (
     async_hook,
     sync_hook,
 )
+from actguard.integrations.openai_bound import bound_of, limit_fields, other_field
 from actguard.integrations.openai_request import (
     billed_api,
     fetched_api,
@@ -60,7 +63,10 @@ class OpenAIExchange(StainlessExchange):
         super().__init__(client, args, kwargs)
         self.provider = provider_of(client)
         self.api = api
-        self._before_injection: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._stream_options: Mapping[str, Any] | None = None
+        """The user's own stream options, where we have added to them."""
+        self._limited: str | None = None
+        """The field of the request that we have put an output limit into."""
 
     @cached_property
     def estimate(self) -> Usage:
@@ -83,13 +89,32 @@ class OpenAIExchange(StainlessExchange):
         return request
 
     def resend(self, error: BaseException) -> bool:
-        if self._before_injection is None or getattr(error, "status_code", None) not in (400, 422):
+        if getattr(error, "status_code", None) not in (400, 422):
             return False
-        if "stream_options" not in f"{error} {getattr(error, 'body', '')}":
+        message = f"{error} {getattr(error, 'body', '')}"
+        if self._stream_options is not None and "stream_options" in message:
+            asked, self._stream_options = self._stream_options, None
+            self.replace_in_body({"stream_options": asked} if asked else {}, without=("stream_options",))
+            _without_stream_options.add(str(self.base_url))
+            return True
+        return self._respell_limit(message)
+
+    def bound(self) -> Bound | None:
+        return bound_of(self.api, self.body, self.attempts)
+
+    def limit_output(self, tokens: int) -> None:
+        host = urlsplit(str(self.base_url)).hostname or ""
+        fields = limit_fields(self.api, self.body, tokens, openai_itself=host.endswith("openai.com"))
+        self._limited = next((name for name in fields if name not in self.body), None)
+        self.replace_in_body(fields)
+
+    def _respell_limit(self, message: str) -> bool:
+        """A server that does not know the name of the limit that was added is asked with the other one, once."""
+        name, self._limited = self._limited, None
+        other = None if name is None else other_field(self.api, name)
+        if name is None or other is None or name not in message:
             return False
-        self.args, self.kwargs = self._before_injection
-        self._before_injection = None
-        _without_stream_options.add(str(self.base_url))
+        self.replace_in_body({other: self.body[name]}, without=(name,))
         return True
 
     def bill(self, answer: Any) -> Bill | None:
@@ -110,7 +135,7 @@ class OpenAIExchange(StainlessExchange):
     def reader(self) -> StreamReader:
         match self.api:
             case "chat.completions" | "completions":
-                return ChatReader(self.estimate, injected=self._before_injection is not None)
+                return ChatReader(self.estimate, injected=self._stream_options is not None)
             case "threads.runs":
                 return RunReader(self.estimate)
             case "responses" | "responses.compact":
@@ -121,17 +146,12 @@ class OpenAIExchange(StainlessExchange):
     def _ask_for_usage(self) -> None:
         """Have the stream report its usage, whatever other stream options the caller set."""
         asked = self.body.get("stream_options") or {}
-        options = self.options
-        extra = options.extra_json
-        if not isinstance(asked, Mapping) or not isinstance(options.json_data, Mapping):
+        if not isinstance(asked, Mapping) or not isinstance(self.options.json_data, Mapping):
             return
         if asked.get("include_usage") or str(self.base_url) in _without_stream_options:
             return
-        self._before_injection = self.args, self.kwargs
-        self.replace_options(
-            json_data={**options.json_data, "stream_options": {**asked, "include_usage": True}},
-            extra_json=extra and {name: value for name, value in extra.items() if name != "stream_options"},
-        )
+        self._stream_options = asked
+        self.replace_in_body({"stream_options": {**asked, "include_usage": True}})
 
 
 class FetchExchange(StainlessExchange):

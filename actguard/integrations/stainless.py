@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,21 @@ class StainlessExchange(Exchange):
         else:
             self.args = (self.args[0], options, *self.args[2:])
         self.__dict__.pop("body", None)
+
+    def replace_in_body(self, fields: Mapping[str, Any], without: Collection[str] = ()) -> None:
+        """Send a request whose JSON has these fields, whatever the user's ``extra_body`` says, and not those."""
+        options = self.options
+        gone = {*fields, *without}
+        extra = options.extra_json and {name: value for name, value in options.extra_json.items() if name not in gone}
+        whole = options.json_data if isinstance(options.json_data, Mapping) else self.body
+        kept = {name: value for name, value in whole.items() if name not in gone}
+        self.replace_options(json_data={**kept, **fields}, extra_json=extra)
+
+    @property
+    def attempts(self) -> int:
+        """How many times the SDK sends the request at the most, should no answer come."""
+        retries = self.options.get_max_retries(self.client.max_retries)
+        return 1 + max(int(retries), 0)
 
     @cached_property
     def body(self) -> Mapping[str, Any]:
