@@ -27,7 +27,7 @@ Settings = Mapping[str, Any]
 class ToolDecorator:
     """What `tool` returns when it is called with arguments: the guards, the outermost first."""
 
-    def __init__(self, guards: tuple[Guard, ...]) -> None:
+    def __init__(self, guards: tuple[Guard[Any], ...]) -> None:
         self.guards = guards
 
     def __call__(self, function: F) -> F:
@@ -35,7 +35,7 @@ class ToolDecorator:
         return decorate(function, *self.guards)
 
 
-def _part(name: str, make: Callable[..., Guard], settings: object, left_out: str = "") -> tuple[Guard, ...]:
+def _part(name: str, make: Callable[..., Guard[Any]], settings: object, left_out: str = "") -> tuple[Guard[Any], ...]:
     """The guard that ``settings`` describe; none for None."""
     if settings is None:
         return ()
@@ -56,7 +56,7 @@ def _part(name: str, make: Callable[..., Guard], settings: object, left_out: str
     return (make(**settings),)
 
 
-def _timeout(settings: object, executor: Executor | None) -> tuple[Guard, ...]:
+def _timeout(settings: object, executor: Executor | None) -> tuple[Guard[Any], ...]:
     if settings is None:
         if executor is not None:
             raise ActGuardUsageError("tool: timeout_executor needs a timeout", field="timeout_executor")
@@ -69,7 +69,7 @@ def _timeout(settings: object, executor: Executor | None) -> tuple[Guard, ...]:
     return _part("timeout", make_timeout, given)
 
 
-def _policy(settings: object) -> tuple[Guard, ...]:
+def _policy(settings: object) -> tuple[Guard[Any], ...]:
     return _part("policy", Policy, {"check": settings} if callable(settings) else settings)
 
 

@@ -18,7 +18,7 @@ from actguard.rules.failures import FAIL_ON_DEFAULT, IGNORE_ON_DEFAULT, FailureK
 _SETTINGS = ("max_fails", "reset_timeout", "fail_on", "ignore_on")
 
 
-class CircuitBreaker(Guard):
+class CircuitBreaker(Guard[None]):
     """What `circuit_breaker` returns."""
 
     name = "circuit_breaker"

@@ -17,7 +17,7 @@ from actguard.rules.rule import Rule
 from actguard.rules.session import CallSession
 
 
-class Enforce(Guard):
+class Enforce(Guard[None]):
     """What `enforce` returns."""
 
     name = "enforce"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextvars import ContextVar
 from types import CoroutineType, TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from actguard.exceptions import ActGuardUsageError
 from actguard.guards.protocol import CallScope
@@ -14,9 +14,10 @@ from actguard.guards.wrapping import decorate
 from actguard.scope import Scope
 
 F = TypeVar("F")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Guard(Scope[Any]):
+class Guard(Scope[T_co]):
     """A guard and its settings. It decorates tools; it can also be entered directly, again and inside itself."""
 
     name: ClassVar[str]
@@ -35,7 +36,7 @@ class Guard(Scope[Any]):
         """Decorate ``function``."""
         return decorate(function, self)
 
-    def bind(self, tool: Tool) -> Guard:
+    def bind(self, tool: Tool) -> Guard[T_co]:
         """Check the settings against ``tool``; the guard to use for it. Called when the tool is decorated."""
         return self
 
@@ -43,7 +44,7 @@ class Guard(Scope[Any]):
     def scope(self, call: Call) -> CallScope:
         """The scope around one call."""
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> T_co:
         if not self.direct:
             raise ActGuardUsageError(f"{self.name} needs a tool: use it as a decorator", field=self.name)
         scope = self.scope(Call(None, (), {}))
@@ -53,7 +54,7 @@ class Guard(Scope[Any]):
         entry = _Entry(self, scope)
         self._entries.add(entry)
         _entered_here.set((*_entered_here.get(), entry))
-        return entered
+        return cast(T_co, entered)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,7 +83,7 @@ class _Entry:
 
     __slots__ = ("guard", "scope")
 
-    def __init__(self, guard: Guard, scope: CallScope) -> None:
+    def __init__(self, guard: Guard[Any], scope: CallScope) -> None:
         self.guard = guard
         self.scope = scope
 

@@ -57,7 +57,7 @@ class Outcome:
         return f"<Outcome {'replayed' if self.replayed else 'new'}>"
 
 
-class Idempotent(Guard):
+class Idempotent(Guard[Outcome]):
     """What `idempotent` returns."""
 
     name = "idempotent"

@@ -10,7 +10,7 @@ from actguard.guards.tools import Call
 from actguard.rules import attempts
 
 
-class MaxAttempts(Guard):
+class MaxAttempts(Guard[None]):
     """What `max_attempts` returns."""
 
     name = "max_attempts"

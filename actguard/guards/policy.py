@@ -72,7 +72,7 @@ Verdict = Literal["allow", "deny", "ask"] | Deny | Ask
 Check = Callable[[ToolCall], Verdict | Awaitable[Verdict]]
 
 
-class Policy(Guard):
+class Policy(Guard[None]):
     """The guard that `@tool` makes of ``policy=``."""
 
     name = "policy"

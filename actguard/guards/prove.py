@@ -18,7 +18,7 @@ OnTooMany = Literal["block", "truncate"]
 _SEVERAL = (list, tuple, set, frozenset)
 
 
-class Prove(Guard):
+class Prove(Guard[None]):
     """What `prove` returns."""
 
     name = "prove"

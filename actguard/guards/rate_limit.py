@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 OnLimit = Literal["raise", "wait"]
 
 
-class RateLimit(Guard):
+class RateLimit(Guard[None]):
     """What `rate_limit` returns."""
 
     name = "rate_limit"

@@ -29,7 +29,7 @@ from actguard.rules import checks
 from actguard.scope import Reply
 
 
-class Timeout(Guard):
+class Timeout(Guard[None]):
     """What `timeout` returns."""
 
     name = "timeout"

@@ -20,7 +20,7 @@ from actguard.guards.protocol import CallScope, Replay
 from actguard.guards.tools import Call
 
 
-class Recorder(Guard):
+class Recorder(Guard[None]):
     """A guard that writes down what happens to it."""
 
     name = "recorder"
