@@ -81,6 +81,11 @@ def seconds(value: float) -> str:
     return f"{max(math.ceil(value * 10) / 10, 0.1):g} s"
 
 
+def called(tool_name: str) -> str:
+    """What a model calls the tool ``module:qualname``: its plain name."""
+    return tool_name.rpartition(":")[2].rpartition(".")[2]
+
+
 class ActGuardError(Exception):
     """Base of every error that ActGuard raises."""
 
@@ -184,8 +189,8 @@ class RateLimitExceeded(ToolGuardError):
 
     def to_prompt(self) -> str:
         return one_line(
-            f"Blocked: {self.tool_name} is called too often. Do not call it again for {seconds(self.retry_after)}; "
-            "go on with other steps, or tell the user about the delay."
+            f"Blocked: {called(self.tool_name)} is called too often. Do not call it again for "
+            f"{seconds(self.retry_after)}; go on with other steps, or tell the user about the delay."
         )
 
 
@@ -227,8 +232,8 @@ class MaxAttemptsExceeded(ToolGuardError):
 
     def to_prompt(self) -> str:
         return one_line(
-            f"Blocked: {self.tool_name} has been called {self.limit} times in this run, which is the most allowed. "
-            "Do not call it again; answer with what you have or tell the user what is missing."
+            f"Blocked: {called(self.tool_name)} has been called {self.limit} times in this run, which is the most "
+            "allowed. Do not call it again; answer with what you have or tell the user what is missing."
         )
 
 
@@ -274,7 +279,7 @@ class _IdempotencyError(ToolGuardError):
     _advice: ClassVar[str] = ""
 
     def to_prompt(self) -> str:
-        return one_line(f"Blocked: {self._sentence.format(tool=self.tool_name, run='this run')} {self._advice}")
+        return one_line(f"Blocked: {self._sentence.format(tool=called(self.tool_name), run='this run')} {self._advice}")
 
 
 class IdempotencyInProgress(_IdempotencyError):
@@ -440,8 +445,8 @@ class ToolTimeoutError(ToolExecutionError):
 
     def to_prompt(self) -> str:
         return one_line(
-            f"{self.tool_name} did not answer within {self.timeout_s:g} s. It may or may not have taken effect: "
-            "check before you repeat it, or ask for less at once."
+            f"{called(self.tool_name)} did not answer within {self.timeout_s:g} s. It may or may not have taken "
+            "effect: check before you repeat it, or ask for less at once."
         )
 
 

@@ -20,7 +20,7 @@ import anyio
 from actguard.bus import NOBODY
 from actguard.context import active_run
 from actguard.events import ApprovalRequested
-from actguard.exceptions import ActGuardUsageError, GuardError, one_line
+from actguard.exceptions import ActGuardUsageError, GuardError, called, one_line
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, refused
@@ -185,7 +185,7 @@ class _Decision(CallScope):
         name = self._call.tool_name
         error = GuardError(
             code,
-            f"{name} was not allowed. {one_line(reason, 200)}".rstrip(),
+            f"{called(name)} was not allowed. {one_line(reason, 200)}".rstrip(),
             fix_hint="Do not repeat this call; go on without it, or ask the user.",
         )
         return refused(self._guard, self._call, error, message=f"{code}: {name}", figures={"code": code})

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from actguard.exceptions import ActGuardUsageError, GuardError, one_line
+from actguard.exceptions import ActGuardUsageError, GuardError, called, one_line
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, refused
@@ -96,7 +96,8 @@ class _Proof(CallScope):
         if len(found) > room and guard.blocks:
             error = GuardError(
                 "TOO_MANY_RESULTS",
-                f"{self._call.tool_name} returned more than {guard.max_items} ids of kind {one_line(guard.kind, 60)}.",
+                f"{called(self._call.tool_name)} returned more than {guard.max_items} ids of kind "
+                f"{one_line(guard.kind, 60)}.",
                 details={"kind": guard.kind, "max_items": guard.max_items},
                 fix_hint=f"Narrow the search down so that it gives at most {guard.max_items} results.",
             )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from actguard import clock
 from actguard.context import current_session
-from actguard.exceptions import ActGuardUsageError, GuardError, SessionUsageError
+from actguard.exceptions import ActGuardUsageError, GuardError, SessionUsageError, called
 from actguard.guards.protocol import Named, refused
 from actguard.guards.state import shared
 from actguard.guards.tools import Call, Tool
@@ -89,7 +89,7 @@ def session_of(guard: Named, call: Call) -> Session:
     """
     session = active_session()
     if session is None:
-        raise refused(guard, call, _no_session(f"{guard.name} of {call.tool_name}"))
+        raise refused(guard, call, _no_session(f"{guard.name} of {called(call.tool_name)}"))
     return session
 
 
