@@ -15,7 +15,7 @@ from actguard import settings as configuration
 from actguard.budget_calls import BudgetCalls
 from actguard.bus import Bus
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.arguments import flag
+from actguard.guards.arguments import flag, seconds_or
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.parts import Parts
 from actguard.guards.run import Run
@@ -28,6 +28,7 @@ from actguard.money.prices import PriceBook
 from actguard.scope import step
 from actguard.settings import EventMode, OnGatewayFailure, OnUnpriced, Settings
 from actguard.subscribers.link import GatewayLink
+from actguard.turns import Turns
 
 CONFIG_VARIABLE = "ACTGUARD_CONFIG"
 
@@ -143,6 +144,7 @@ class Client(BudgetCalls):
             patch_providers=patch,
             budget_timeout_s=settings.budget_timeout_s,
             fails_closed=settings.has_gateway and settings.on_gateway_failure == "closed",
+            turns=Turns() if settings.has_gateway else None,
         )
         self._link = GatewayLink(settings, self.bus, self._hub) if settings.has_gateway else None
         self._closed = False
@@ -254,8 +256,11 @@ class Client(BudgetCalls):
     async def aflush(self, timeout: float | None = None) -> bool:
         """Wait until everything published so far is handled and exported, and what could not be settled is settled;
         False when ``timeout`` seconds (``event_timeout_s + budget_timeout_s`` when omitted) passed before that.
+
+        Raises:
+            ActGuardUsageError: ``timeout`` is no number of seconds.
         """
-        return await self._lifetime.flush(self._closing_time if timeout is None else timeout)
+        return await self._lifetime.flush(seconds_or(self._closing_time, timeout, "timeout", "flush"))
 
     def flush(self, timeout: float | None = None) -> bool:
         """The same as `aflush`, blocking this thread."""

@@ -105,6 +105,11 @@ def _arrive(waited_for: asyncio.Future[None]) -> None:
         waited_for.set_result(None)
 
 
+def on_asyncio() -> bool:
+    """True in a task of asyncio."""
+    return _asyncio_task() is not None
+
+
 class Reply(Generic[T]):
     """One answer, given once, from any thread; awaited on asyncio or trio, or blocked on in a plain thread.
 

@@ -13,6 +13,7 @@ from actguard.money.own_prices import Price
 from actguard.money.prices import PriceBook
 from actguard.money.usage import Usage
 from actguard.settings import OnUnpriced
+from actguard.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Parts:
     """The longest that entering or leaving a root waits for a verdict, in seconds."""
     fails_closed: bool = False
     """A root is not opened when the gateway cannot be asked."""
+    turns: Turns | None = None
+    """With a gateway: runs that begin at once take turns, so that none of them holds up the event loop for long."""
     history: OutputHistory = field(default_factory=OutputHistory)
     """How much the models of this client used to answer."""
     _unpriced: dict[tuple[str, str], Price | None] = field(default_factory=dict)

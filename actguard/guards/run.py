@@ -13,7 +13,7 @@ from actguard.guards.arguments import text_or_none
 from actguard.guards.parts import Parts
 from actguard.guards.tree import Tree
 from actguard.rules import attempts
-from actguard.scope import Scope
+from actguard.scope import Reply, Scope
 from actguard.stores.memory import MemoryStore
 
 
@@ -71,6 +71,9 @@ class Run(Scope["Run"]):
             return self._store
 
     async def __aenter__(self) -> Run:
+        turns = self._parts.turns
+        if turns is not None and not Reply.blocks_here():
+            await turns.take()
         outer = context.current_run.get()
         if outer is not None and not outer.closed:
             raise NestedRuntimeContextError(run_id=outer.run_id)
