@@ -28,8 +28,10 @@ def blocks() -> list[str]:
 
 
 WHOLE = [block for block in blocks() if block.startswith("import ")]
-PARTS = [block for block in blocks() if not block.startswith("import ") and "async for" not in block]
-"""Blocks that read events for ever are left to examples/telemetry_subscriber.py."""
+PARTS = [
+    block for block in blocks() if not block.startswith(("import ", "async with", "@function_tool")) and block.strip()
+]
+"""Blocks that can run at the top of a module; examples/ has whole programs for the others."""
 
 
 def run(code: str, provider: LoopbackProvider) -> str:
