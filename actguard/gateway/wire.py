@@ -109,15 +109,20 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _text(value: str | None) -> str:
+    """``value`` as text that can be sent: what is no valid Unicode becomes a question mark."""
+    return "" if value is None else value.encode("utf-8", "replace").decode()
+
+
 def reserve_request(request: ReserveRequested) -> ReserveRequest:
     """What is sent for the opening of a root."""
     usd = request.usd_limit
     return ReserveRequest(
-        run_id=request.run_id or request.scope_id,
+        run_id=_text(request.run_id) or request.scope_id,
         usd_limit_micros=None if usd is None else int((usd * MICRO).to_integral_value(ROUND_CEILING)),
         cost_limit=request.cost_limit,
-        plan_key=request.plan_key,
-        user_id=request.user_id,
+        plan_key=_text(request.plan_key) or None,
+        user_id=_text(request.user_id) or None,
     )
 
 
@@ -131,8 +136,8 @@ def settle_request(reserve_id: str, entries: Sequence[CallEntry]) -> SettleReque
 
     return SettleRequest(
         reserve_id=reserve_id,
-        provider=last.provider if last else NONE,
-        provider_model_id=last.model if last else NONE,
+        provider=_text(last.provider) if last else NONE,
+        provider_model_id=_text(last.model) if last else NONE,
         input_tokens=total("input_tokens"),
         cached_input_tokens=total("cached_input_tokens"),
         output_tokens=total("output_tokens"),
@@ -145,15 +150,15 @@ def settle_request(reserve_id: str, entries: Sequence[CallEntry]) -> SettleReque
 
 def _usage(entry: CallEntry) -> CallUsage | CustomCost:
     if entry.cost_cu is not None:
-        return CustomCost(name=entry.model, cost_cu=entry.cost_cu, scope_name=entry.scope_name)
+        return CustomCost(name=_text(entry.model), cost_cu=entry.cost_cu, scope_name=_text(entry.scope_name) or None)
     return CallUsage(
-        provider=entry.provider,
-        provider_model_id=entry.model,
+        provider=_text(entry.provider),
+        provider_model_id=_text(entry.model),
         # A provider that reports a negative number must not cost the whole settlement.
         input_tokens=max(entry.input_tokens, 0),
         cached_input_tokens=max(entry.cached_input_tokens, 0),
         output_tokens=max(entry.output_tokens, 0),
-        scope_name=entry.scope_name,
+        scope_name=_text(entry.scope_name) or None,
     )
 
 

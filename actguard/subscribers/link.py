@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from actguard.bus import Bus
 from actguard.events import Event, Reserved, ReserveRequested, SettleRequested
-from actguard.exceptions import MonitoringDegradedError
+from actguard.exceptions import ActGuardError, BudgetTransportError, MonitoringDegradedError
 from actguard.gateway.failures import GatewayFailure
 from actguard.gateway.http import Answer, Call, Transport
 from actguard.gateway.outbox import Outbox, Spool
@@ -147,10 +147,23 @@ class GatewayLink:
     # --- what the bus hands over --------------------------------------------------------------------------------
 
     async def _reserve(self, request: ReserveRequested) -> Reserved:
-        return await self._here.reservations.reserve(request)
+        try:
+            return await self._here.reservations.reserve(request)
+        except ActGuardError:
+            raise
+        except Exception as error:  # noqa: BLE001  a fault of ours must not end the run
+            self._bus.degraded(_fault("reserve", error))
+        if self._settings.on_gateway_failure == "closed":
+            raise BudgetTransportError("A fault of ActGuard kept it from reserving a budget; please report it.")
+        return Reserved()
 
     async def _settle(self, request: SettleRequested) -> None:
-        await self._here.reservations.settle(request)
+        try:
+            await self._here.reservations.settle(request)
+        except ActGuardError:
+            raise
+        except Exception as error:  # noqa: BLE001  a fault of ours must not end the run
+            self._bus.degraded(_fault("settle", error))
 
     async def _undo(self, request: ReserveRequested, answer: Reserved) -> None:
         self._here.reservations.undo(request, answer)
@@ -264,12 +277,14 @@ class GatewayLink:
                 await work()
                 return
             except Exception as error:  # noqa: BLE001  one bad letter must not stop the others
-                self._bus.degraded(
-                    MonitoringDegradedError(
-                        subsystem="gateway",
-                        operation="deliver",
-                        failure_kind=type(error).__name__,
-                        summary="This is a fault of ActGuard; deliveries go on. Please report it.",
-                    )
-                )
+                self._bus.degraded(_fault("deliver", error))
                 await asyncio.sleep(REST_AFTER_BUG_S)
+
+
+def _fault(operation: str, error: Exception) -> MonitoringDegradedError:
+    return MonitoringDegradedError(
+        subsystem="gateway",
+        operation=operation,
+        failure_kind=type(error).__name__,
+        summary="This is a fault of ActGuard, and the program goes on. Please report it.",
+    )

@@ -1,0 +1,36 @@
+"""What a log may show."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from actguard.gateway.redaction import LONGEST_LINE, Redactor
+
+KEY = "ag_live_12345"
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "Authorization", "password", "client_secret", "accessToken", "TopupUrl", "Set-Cookie"]
+)
+def test_fields_that_are_secret_by_name_are_hidden_wherever_they_are(name: str) -> None:
+    line = Redactor(KEY).value({"a": [{name: "hush"}]})
+    assert "hush" not in line
+    assert name in line
+
+
+def test_counts_of_tokens_are_figures() -> None:
+    assert json.loads(Redactor(KEY).value({"input_tokens": 5, "total_tokens": 9})) == {
+        "input_tokens": 5,
+        "total_tokens": 9,
+    }
+
+
+def test_the_key_is_hidden_wherever_it_turns_up() -> None:
+    body = json.dumps({"echo": f"you sent {KEY}", KEY: 1}).encode()
+    assert KEY not in Redactor(KEY).json(body)
+
+
+def test_a_line_has_an_end() -> None:
+    assert len(Redactor(KEY).value({"x": "y" * 100_000})) == LONGEST_LINE + 1
