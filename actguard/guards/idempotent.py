@@ -18,11 +18,11 @@ from actguard.exceptions import (
 )
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, Replay, intervened, refused
+from actguard.guards.protocol import CallScope, intervened, refused
 from actguard.guards.repeats import PARAMETER, check_key, exception_classes, fingerprint, is_used_up
 from actguard.guards.run import Run
 from actguard.guards.state import run_of
-from actguard.guards.tools import Call, Tool
+from actguard.guards.tools import Call, Replay, Tool
 from actguard.rules import keys, values
 from actguard.rules.keys import Decision, Verdict
 from actguard.scope import Reply

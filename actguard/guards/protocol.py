@@ -1,35 +1,32 @@
 """How guards surround a call: the one protocol.
 
-`guarded` is a generator that says what to do next and never waits itself. It enters the scopes of the guards from the
-outside in, has the body run, and leaves the scopes from the inside out, whatever happens on the way. The drivers in
-`actguard.guards.wrapping` do what it says, for plain, coroutine and generator functions: they run the body, and wait
-where a guard has to wait. Nearly no guard has to, so nearly every call costs no more than plain function calls.
+    enter     the scopes of the guards are entered, from the outside in
+    the body  runs; the drivers in `actguard.guards.wrapping` do that, one per kind of function
+    leave     it returned: the scopes are left, from the inside out
+    failed    it raised, or a guard refused: those that were entered are left with the error
+
+None of the functions ever waits. Where a guard has to wait, `enter` returns a coroutine for the driver to wait for and
+is called again with its result. Nearly no guard has to, so nearly every call costs no more than plain function calls.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Generator, Mapping, Sequence
-from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from actguard import clock
 from actguard.context import active_budget, active_run, current_session, current_tool
 from actguard.events import GuardBlocked, GuardIntervention, ScopedEvent, ToolFailure, ToolInvoke
 from actguard.exceptions import ActGuardError, ToolGuardError
-from actguard.guards.tools import Call
+from actguard.guards.tools import Call, Replay
 
 LONGEST_MESSAGE = 256
 """Characters of a failure's message that go into an event."""
 
 
 R = TypeVar("R", bound=ToolGuardError)
-
-
-class Replay(NamedTuple):
-    """What entering a scope can return to say that the body must not run: here is its result."""
-
-    value: Any
+Waiting = Coroutine[Any, Any, Replay | None]
 
 
 class CallScope(ABC):
@@ -38,7 +35,7 @@ class CallScope(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def enter(self) -> Replay | Coroutine[Any, Any, Replay | None] | None:
+    def enter(self) -> Replay | Waiting | None:
         """Let the call go on (None), give its result (`Replay`), refuse it by raising; or wait first: a coroutine
         that ends in the same way."""
 
@@ -63,67 +60,76 @@ class Surrounding(Named, Protocol):
     def scope(self, call: Call) -> CallScope: ...
 
 
-class Body(Enum):
-    """The type of `BODY`."""
+def enter(call: Call, guards: Sequence[Surrounding], waited_for: Replay | None = None) -> Waiting | None:
+    """Enter the scopes of ``guards`` that are not entered yet; afterwards the body runs, unless ``call.replay`` is set.
 
-    BODY = "body"
-
-
-BODY: Final = Body.BODY
-"""What `guarded` yields to have the tool's body run."""
-
-
-class Ended(NamedTuple):
-    """How a guarded call ended: with a value, or with the error to raise."""
-
-    value: Any
-    error: BaseException | None
-
-
-def guarded(call: Call, guards: Sequence[Surrounding]) -> Generator[Coroutine[Any, Any, Any] | Body, Any, Ended]:
-    """Yields coroutines to await (or step) and `BODY` to have the tool's body run; ends with how the call ended."""
-    entered: list[CallScope] = []
-    value: Any = None
-    error: BaseException | None = None
-    replayed = False
-    for guard in guards:
-        try:
+    When a coroutine is returned: call this again with what it ends with.
+    """
+    entered = call.entered
+    if call.waiting is not None:
+        entered.append(call.waiting)
+        call.waiting, call.replay = None, waited_for
+    if call.replay is None:
+        for guard in guards[len(entered) :]:
             scope = guard.scope(call)
-            replay = scope.enter()
-            if replay is not None and not isinstance(replay, Replay):
-                replay = yield replay
-        except BaseException as refusal:  # noqa: BLE001  raised again by the driver
-            error = refusal
-            break
-        entered.append(scope)
-        if replay is not None:
-            value, replayed = replay.value, True
-            break
-    else:
+            decision = scope.enter()
+            if decision is None:
+                entered.append(scope)
+            elif isinstance(decision, Replay):
+                entered.append(scope)
+                call.replay = decision
+                return None
+            else:
+                call.waiting = scope
+                return decision
+        call.started = True
         run = active_run()
-        began_at = clock.monotonic() if run is not None and run.bus.wants(ToolInvoke) else None
-        try:
-            call.started = True
-            value = yield BODY
-            if began_at is not None:
-                publish(ToolInvoke, call, duration_s=clock.monotonic() - began_at)
-        except BaseException as failure:  # noqa: BLE001  raised again by the driver
-            error = failure
-            _failed(call, failure)
-    while entered:
-        scope = entered.pop()
-        if error is None and not replayed:
-            try:
+        if run is not None and run.bus.wants(ToolInvoke):
+            call.began_at = clock.monotonic()
+    return None
+
+
+def leave(call: Call, value: Any) -> Any:
+    """The body has returned ``value``, or did not have to run. What the caller gets."""
+    replay = call.replay
+    if replay is not None:
+        value = replay.value
+    elif call.began_at is not None:
+        publish(ToolInvoke, call, duration_s=clock.monotonic() - call.began_at)
+    entered = call.entered
+    try:
+        while entered:
+            scope = entered[-1]
+            if replay is None:
                 value = scope.returned(value)
-            except BaseException as refusal:  # noqa: BLE001  raised again by the driver
-                error = refusal
-        try:
-            scope.leave(error)
-        except BaseException as replacement:  # noqa: BLE001  raised again by the driver
-            error = replacement
-    if error is None and not replayed and (session := current_session.get()) is not None:
+            entered.pop()
+            scope.leave(None)
+    except BaseException as refusal:  # noqa: BLE001  raised again
+        _leave_with(call, refusal)
+    if replay is None and (session := current_session.get()) is not None:
         session.session.succeeded(call.tool)
-    return Ended(value, error)
+    return value
+
+
+def failed(call: Call, error: BaseException) -> NoReturn:
+    """A guard refused the call or its body raised: called where ``error`` is handled; it, or what a guard makes of it,
+    is raised again."""
+    if call.started and isinstance(error, Exception) and not isinstance(error, ActGuardError):
+        publish(ToolFailure, call, error_type=type(error).__name__, error_message=_message_of(error)[:LONGEST_MESSAGE])
+    _leave_with(call, error)
+
+
+def _leave_with(call: Call, error: BaseException) -> NoReturn:
+    entered, final = call.entered, error
+    while entered:
+        try:
+            entered.pop().leave(final)
+        except BaseException as replacement:  # noqa: BLE001  raised below
+            final = replacement
+    try:
+        raise final
+    finally:
+        del error, final  # the traceback refers to this frame
 
 
 # --- announcing -----------------------------------------------------------------------------------------------------
@@ -166,13 +172,6 @@ def refused(
 def intervened(guard: Named, call: Call, **figures: Any) -> None:
     """Announce that ``guard`` changed how the call ends."""
     publish(GuardIntervention, call, guard_name=guard.name, figures=figures)
-
-
-def _failed(call: Call, failure: BaseException) -> None:
-    if isinstance(failure, Exception) and not isinstance(failure, ActGuardError):
-        publish(
-            ToolFailure, call, error_type=type(failure).__name__, error_message=_message_of(failure)[:LONGEST_MESSAGE]
-        )
 
 
 def _message_of(failure: Exception) -> str:

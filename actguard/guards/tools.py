@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from inspect import Parameter, Signature
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from actguard.context import current_tool
 from actguard.exceptions import ActGuardUsageError
@@ -140,10 +140,18 @@ class Runner(Protocol):
         """The seconds that are left."""
 
 
+class Replay(NamedTuple):
+    """What entering a guard can give to say that the body must not run: here is its result."""
+
+    value: Any
+
+
 class Call:
     """One call of a tool (or one direct use of a guard, then ``tool`` is None)."""
 
-    __slots__ = ("args", "kwargs", "runner", "started", "tool", "watchers")
+    __slots__ = (
+        *("args", "began_at", "entered", "kwargs", "replay", "runner", "started", "tool", "waiting", "watchers"),
+    )
 
     def __init__(self, tool: Tool | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.tool = tool
@@ -155,6 +163,15 @@ class Call:
         """What runs the body (or each step of a generator) under a deadline; set by a timeout around it."""
         self.watchers: tuple[Callable[[Any], object], ...] = ()
         """Called with each item of a generator before it is handed out."""
+        # The rest is the protocol's own.
+        self.entered: list[Any] = []
+        """The scopes that are entered, the outermost first."""
+        self.waiting: Any = None
+        """The scope that waits before it is entered."""
+        self.replay: Replay | None = None
+        """The result that takes the place of the body's."""
+        self.began_at: float | None = None
+        """When the body began, where somebody wants to know."""
 
     @property
     def tool_name(self) -> str:

@@ -7,18 +7,17 @@ function through ``__wrapped__``. Guards above each other on one function become
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from actguard.context import current_tool
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.protocol import BODY, Body, Ended, Surrounding, guarded
+from actguard.guards.protocol import Surrounding, enter, failed, leave
 from actguard.guards.tools import Call, Kind, Tool
 from actguard.scope import step
 
 F = TypeVar("F")
 
-Steps = Generator[Coroutine[Any, Any, Any] | Body, Any, Ended]
 Guards = tuple[Surrounding, ...]
 
 
@@ -68,43 +67,28 @@ def decorate(function: F, *guards: Decorator) -> F:
     return cast(F, wrapper)
 
 
-def _raise(ended: Ended) -> Any:
-    """The value, or the error raised, without a reference cycle through its traceback."""
-    try:
-        if ended.error is not None:
-            raise ended.error
-        return ended.value
-    finally:
-        del ended
-
-
 def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
     function, name = tool.function, tool.name
 
-    def body(call: Call) -> Any:
-        outer = current_tool.set(name)
-        try:
-            if call.runner is None:
-                return function(*call.args, **call.kwargs)
-            return call.runner.run(function, *call.args, **call.kwargs)
-        finally:
-            current_tool.reset(outer)
-
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = Call(tool, args, kwargs)
-        steps = guarded(call, guards)
+        value = None
         try:
-            todo = next(steps)
-            while True:
+            waiting = enter(call, guards)
+            while waiting is not None:
+                waiting = enter(call, guards, step(waiting))
+            if call.replay is None:
+                outer = current_tool.set(name)
                 try:
-                    result = body(call) if todo is BODY else step(cast(Any, todo))
-                except BaseException as error:  # noqa: BLE001  the protocol decides
-                    todo = steps.throw(error)
-                else:
-                    todo = steps.send(result)
-        except StopIteration as done:
-            ended = done.value
-        return _raise(ended)
+                    if call.runner is None:
+                        value = function(*args, **kwargs)
+                    else:
+                        value = call.runner.run(function, *args, **kwargs)
+                finally:
+                    current_tool.reset(outer)
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(call, error)
+        return leave(call, value)
 
     return wrapper
 
@@ -114,26 +98,20 @@ def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = Call(tool, args, kwargs)
-        steps = guarded(call, guards)
+        value = None
         try:
-            todo = next(steps)
-            while True:
+            waiting = enter(call, guards)
+            while waiting is not None:
+                waiting = enter(call, guards, await waiting)
+            if call.replay is None:
+                outer = current_tool.set(name)
                 try:
-                    if todo is BODY:
-                        outer = current_tool.set(name)
-                        try:
-                            result = await function(*args, **kwargs)
-                        finally:
-                            current_tool.reset(outer)
-                    else:
-                        result = await cast(Any, todo)
-                except BaseException as error:  # noqa: BLE001  the protocol decides
-                    todo = steps.throw(error)
-                else:
-                    todo = steps.send(result)
-        except StopIteration as done:
-            ended = done.value
-        return _raise(ended)
+                    value = await function(*args, **kwargs)
+                finally:
+                    current_tool.reset(outer)
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(call, error)
+        return leave(call, value)
 
     return wrapper
 
@@ -174,19 +152,16 @@ def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
 
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         call = Call(tool, args, kwargs)
-        steps = guarded(call, guards)
+        value = None
         try:
-            todo = next(steps)
-            while True:
-                try:
-                    result = (yield from body(call)) if todo is BODY else step(cast(Any, todo))
-                except BaseException as error:  # noqa: BLE001  the protocol decides
-                    todo = steps.throw(error)
-                else:
-                    todo = steps.send(result)
-        except StopIteration as done:
-            ended = done.value
-        return _raise(ended)
+            waiting = enter(call, guards)
+            while waiting is not None:
+                waiting = enter(call, guards, step(waiting))
+            if call.replay is None:
+                value = yield from body(call)
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(call, error)
+        return leave(call, value)
 
     return wrapper
 
@@ -206,39 +181,31 @@ def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
 
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         call = Call(tool, args, kwargs)
-        steps = guarded(call, guards)
         try:
-            todo = next(steps)
-            while True:
+            waiting = enter(call, guards)
+            while waiting is not None:
+                waiting = enter(call, guards, await waiting)
+            if call.replay is None:
+                generator = function(*args, **kwargs)
+                move: Callable[..., Any] = generator.__anext__
+                sent: tuple[Any, ...] = ()
                 try:
-                    result = None
-                    if todo is not BODY:
-                        result = await cast(Any, todo)
-                    else:
-                        generator = function(*args, **kwargs)
-                        move: Callable[..., Any] = generator.__anext__
-                        sent: tuple[Any, ...] = ()
+                    while True:
                         try:
-                            while True:
-                                try:
-                                    item = await advance(call, move, *sent)
-                                except StopAsyncIteration:
-                                    break
-                                try:
-                                    move, sent = generator.asend, ((yield item),)
-                                except GeneratorExit:
-                                    raise
-                                except BaseException as thrown:  # noqa: BLE001  thrown into the tool
-                                    move, sent = generator.athrow, (thrown,)
-                        finally:
-                            await generator.aclose()
-                except BaseException as error:  # noqa: BLE001  the protocol decides
-                    todo = steps.throw(error)
-                else:
-                    todo = steps.send(result)
-        except StopIteration as done:
-            ended = done.value
-        _raise(ended)
+                            item = await advance(call, move, *sent)
+                        except StopAsyncIteration:
+                            break
+                        try:
+                            move, sent = generator.asend, ((yield item),)
+                        except GeneratorExit:
+                            raise
+                        except BaseException as thrown:  # noqa: BLE001  thrown into the tool, whose answer it is
+                            move, sent = generator.athrow, (thrown,)
+                finally:
+                    await generator.aclose()
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(call, error)
+        leave(call, None)
 
     return wrapper
 

@@ -16,8 +16,8 @@ from actguard import tool
 from actguard.context import current_tool
 from actguard.exceptions import ActGuardUsageError, GuardError
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, Replay
-from actguard.guards.tools import Call
+from actguard.guards.protocol import CallScope
+from actguard.guards.tools import Call, Replay
 
 
 class Recorder(Guard[None]):
