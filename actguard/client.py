@@ -169,7 +169,7 @@ class Client(BudgetCalls):
         """
         self._check_open("run")
         flag(adopt_threads, "adopt_threads", "run")
-        return Run(self._parts, user_id=user_id, run_id=run_id, adopt_threads=adopt_threads)
+        return Run(self._parts, user_id=user_id, run_id=run_id, adopt_threads=adopt_threads, client=self)
 
     def budget_guard(
         self,

@@ -22,7 +22,7 @@ START_TIMEOUT_S = 10.0
 
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 _parents_loops: list[object] = []
-"""Loops of the parent process, kept alive in a forked child: closing one there would disturb the parent's."""
+"""Loops and tasks of the parent process, kept alive in a forked child: ending one there would disturb the parent's."""
 
 
 class Resident(Protocol):
@@ -184,7 +184,10 @@ class Hub:
     def _forget_thread(self) -> None:
         """In a forked child: the thread and its loop exist in the parent only."""
         if self._loop is not None:
-            _parents_loops.append(self._loop)
+            tasks: list[Any] = list(asyncio.all_tasks(self._loop))
+            for task in tasks:
+                task._log_destroy_pending = False  # it goes on, in the parent
+            _parents_loops.extend((self._loop, *tasks))
         self._lock = threading.RLock()
         self._loop = self._thread = self._stop = None
         self._tasks = set()

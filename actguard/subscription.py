@@ -230,9 +230,10 @@ class Handler:
 
     async def live(self) -> None:
         """Handle what arrives, until the queue ends."""
-        if self._queue is None:  # the hub was stopped before this began
+        waiting = self._queue  # held on to: it closes the channel when nobody has it any more
+        if waiting is None:  # the hub was stopped before this began
             return
-        with self._queue.receive as arrivals:
+        with waiting.receive as arrivals:
             async for item in arrivals:
                 await self._take(item, arrivals)
 

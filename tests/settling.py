@@ -22,7 +22,7 @@ class Books:
 
     def __init__(self, client: Client, *, waits: bool = False, **granted: Any) -> None:
         self.waits = waits
-        self._client = client
+        self._hub = client._hub
         self._waiting = 0
         self.asked, self._go = threading.Event(), threading.Event()
         self.granted = granted
@@ -71,13 +71,13 @@ class Books:
     def quiesce(self) -> None:
         """Wait until the hub has nothing to do."""
         self._let_the_hub_come_round()
-        until(lambda: not self._client._hub._tasks)
+        until(lambda: not self._hub._tasks)
 
     def _let_the_hub_come_round(self) -> None:
         for _ in range(2):  # what was sent becomes a task, and the task begins
             came_round = threading.Event()
-            if self._client._hub.running:
-                self._client._hub.call_soon(came_round.set)
+            if self._hub.running:
+                self._hub.call_soon(came_round.set)
                 came_round.wait(10)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -102,3 +103,21 @@ def part(value: Any, field: str) -> Decimal | None:
             f"budget_guard: {field} must be a number above 0 and up to 1, or None", field=field, code=BUDGET_CODE
         )
     return share
+
+
+def seconds_or(default: float, value: Any, field: str, what: str) -> float:
+    """``value`` in seconds, or ``default`` when it is None.
+
+    Raises:
+        ActGuardUsageError: it is not a finite number of zero or more.
+    """
+    if value is None:
+        return default
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+        if 0 <= seconds < math.inf:
+            return seconds
+    raise ActGuardUsageError(f"{what}: {field} must be a number of seconds, zero or more", field=field)

@@ -27,9 +27,16 @@ class Run(Scope["Run"]):
     """
 
     def __init__(
-        self, parts: Parts, *, user_id: str | None = None, run_id: str | None = None, adopt_threads: bool = False
+        self,
+        parts: Parts,
+        *,
+        user_id: str | None = None,
+        run_id: str | None = None,
+        adopt_threads: bool = False,
+        client: object = None,
     ) -> None:
         self._parts = parts
+        self._client = client  # which ends its parts when nobody has it any more
         self.user_id = text_or_none(user_id, "user_id", "run")
         self.run_id = text_or_none(run_id, "run_id", "run") or new_id()
         self._adopt_threads = adopt_threads
