@@ -65,7 +65,9 @@ class Terms(NamedTuple):
     output_limit: int | None = None
     """The output limit to send it with; None: as it is."""
     most: Usage | None = None
-    """What it can use at the most; None: nobody knows."""
+    """What one attempt can use at the most; None: nobody knows."""
+    each: Hold | None = None
+    """What one attempt can cost at the most."""
 
 
 class Refusal(NamedTuple):
@@ -170,6 +172,7 @@ class Desk:
                 hold=terms.hold,
                 output_limit=terms.output_limit,
                 most=terms.most,
+                each=terms.each,
                 scope_name=self._name,
                 tool_name=current_tool.get(),
             )
@@ -232,7 +235,8 @@ class Desk:
             return self._no_room(ceiling.hold(least))
         lowered = fixed is None and (asked.output_limit is None or output < asked.output_limit)
         most = Usage(uncached_input_tokens=bound.input_tokens, output_tokens=output * asked.outputs)
-        return Terms(expected._replace(most=ceiling.hold(output)), output if lowered else None, most)
+        hold = expected._replace(most=ceiling.hold(output))
+        return Terms(hold, output if lowered else None, most, ceiling.attempt(output))
 
     def _no_room(self, needed: Hold) -> Refusal:
         """Which hard scope the call does not fit into, and by how much."""

@@ -8,7 +8,7 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
 from actguard.money.units import TokenRates
-from actguard.rules.ledger import EXACT, ZERO, Hold, Limits
+from actguard.rules.ledger import EXACT, ZERO, Hold, Limits, times
 
 UNLIMITED = 2**31
 """More output than any model puts out."""
@@ -49,16 +49,16 @@ class Ceiling(NamedTuple):
     tariff: Tariff
 
     def hold(self, output_tokens: int) -> Hold:
-        """The most that it can cost when each answer is limited to ``output_tokens``."""
+        """The most that all its attempts can cost when each answer is limited to ``output_tokens``."""
+        return times(self.attempt(output_tokens), self.bound.attempts)
+
+    def attempt(self, output_tokens: int) -> Hold:
+        """The most that one attempt can cost."""
         bound, tariff, output = self.bound, self.tariff, self.outputs * output_tokens
         by_input = EXACT.multiply(tariff.rates.input, Decimal(bound.input_tokens))
         by_output = EXACT.multiply(tariff.rates.output, Decimal(output))
         usd = EXACT.add(EXACT.add(tariff.fee, by_input), by_output)
-        return Hold(
-            EXACT.multiply(usd, Decimal(bound.attempts)),
-            bound.attempts * (bound.input_tokens + output),
-            bound.attempts * tariff.cost_units(bound.input_tokens, output, usd),
-        )
+        return Hold(usd, bound.input_tokens + output, tariff.cost_units(bound.input_tokens, output, usd))
 
     def affordable(self, room: Limits, wanted: int) -> int:
         """The highest output limit, up to ``wanted``, with which the call fits; negative when it fits with none.

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from decimal import Decimal
 
 from actguard.events import CallEntry, LlmUsage
 from actguard.exceptions import BudgetExceededError
-from actguard.guards.tree import NOT_BILLED, Tree, owner_of, raises
+from actguard.guards.statement import Spent, charge_for, entry_for, event_for
+from actguard.guards.tree import NOT_BILLED, Tree, raises
 from actguard.money.usage import NO_DETAILS, Usage
 from actguard.rules import ledger
-from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, Hold, Limits, RowKey
+from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, Hold, Limits
 
 CHECK_AT_MOST = 64
 """Output tokens between two checks of a running stream, so that concurrent streams see each other in time."""
@@ -25,7 +25,6 @@ NEVER = 2**62
 """The next check of a stream that no limit applies to."""
 
 NO_CONTEXT: Mapping[str, str] = {}
-MICRO = Decimal(1_000_000)
 
 
 class Ticket:
@@ -34,6 +33,7 @@ class Ticket:
     __slots__ = (
         "_charge",
         "_cut",
+        "_each",
         "_entry_at",
         "_hold",
         "_most",
@@ -66,6 +66,7 @@ class Ticket:
         hold: Hold,
         output_limit: int | None = None,
         most: Usage | None = None,
+        each: Hold | None = None,
         scope_name: str | None,
         tool_name: str | None,
     ) -> None:
@@ -75,7 +76,8 @@ class Ticket:
         self.model = model
         self.api = api
         self.stream = stream
-        self._most = most
+        self._most, self._each = most, each
+        """What one attempt can use, and cost, at the most; None: nobody knows."""
         self.estimate = self._at_most(estimate)
         """What the call is expected to use."""
         self.output_limit = output_limit
@@ -116,14 +118,40 @@ class Ticket:
             return None
         if estimated:
             usage = self._at_most(usage)
-        return self._finish(usage, provider or self.provider, model or self.model, context, estimated, 1)
+        return self._finish(Spent(usage, provider or self.provider, model or self.model, context, estimated))
 
     def charge_estimate(self, attempts: int = 1) -> BudgetExceededError | None:
         """The call was sent and its usage will never be known: charge what is known or expected, as estimated.
 
         ``attempts`` is how many times it was sent and may have been billed.
         """
-        return self._finish(self._known(), self.provider, self.model, None, True, attempts)
+        return self._finish(self._estimated(self._known(), attempts))
+
+    def charge_lost(self, attempts: int) -> BudgetExceededError | None:
+        """So many attempts before this one were sent and never answered: each is charged as estimated, on its own."""
+        each = None if self._each is None else ledger.times(self._each, attempts)
+        lost = Ticket(
+            self._tree,
+            self.account,
+            provider=self.provider,
+            model=self.model,
+            api=self.api,
+            stream=self.stream,
+            estimate=self.estimate,
+            hold=Hold(most=each),
+            most=self._most,
+            each=self._each,
+            scope_name=self._scope_name,
+            tool_name=self.tool_name,
+        )
+        with self._tree.lock:
+            if each is not None and self._hold.most is not None:
+                own = self._hold._replace(most=ledger.less(self._hold.most, each))
+                ledger.rehold(self.account, self._hold, own)
+                self._hold = own
+            ledger.rehold(self.account, NOTHING, lost._hold)
+            self._tree.open_calls.add(lost)
+        return lost.charge_estimate(attempts)
 
     def release(self) -> None:
         """Nothing was billed: give the hold back."""
@@ -146,9 +174,9 @@ class Ticket:
         """
         so_far = self._at_most(so_far)
         if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
-            full = self._apply(so_far, self.provider, self.model, None, True, 1, settle=False, publish=False)
+            full = self._apply(self._estimated(so_far), settle=False, publish=False)
             return self._verdict(full, self._tree.left(self.account))
-        usd = self._price(so_far, self.provider, self.model, None) or ZERO
+        usd = self._price(self._estimated(so_far)) or ZERO
         running = Hold(usd, so_far.total_tokens, self._tree.cost(self.provider, self.model, so_far, usd))
         with self._tree.lock:
             if self.settled:
@@ -169,7 +197,7 @@ class Ticket:
 
     def close_books(self, *, final: bool) -> None:
         """The scope is left while this call is open: charge what is known, as estimated. An exact charge may follow."""
-        self._apply(self._known(), self.provider, self.model, None, True, 1, settle=False, publish=final)
+        self._apply(self._estimated(self._known()), settle=False, publish=final)
 
     def _known(self) -> Usage:
         return self.estimate if self._so_far is None else self._at_most(self._so_far())
@@ -189,8 +217,12 @@ class Ticket:
             details=NO_DETAILS,
         )
 
-    def _price(self, usage: Usage, provider: str, model: str, context: Mapping[str, str] | None) -> Decimal | None:
-        return self._tree.parts.price(provider, model, usage, context or NO_CONTEXT, requested=self.model)
+    def _estimated(self, usage: Usage, attempts: int = 1) -> Spent:
+        return Spent(usage, self.provider, self.model, estimated=True, attempts=attempts)
+
+    def _price(self, spent: Spent) -> Decimal | None:
+        context = spent.context or NO_CONTEXT
+        return self._tree.parts.price(spent.provider, spent.model, spent.usage, context, requested=self.model)
 
     def _next_check(self, left: Limits) -> int:
         """Half of what is affordable, at most `CHECK_AT_MOST` output tokens."""
@@ -205,81 +237,60 @@ class Ticket:
                 tokens = min(tokens, int(EXACT.divide(usd, rates.output)))
         return NEVER if tokens == NEVER else max(1, min(tokens // 2, CHECK_AT_MOST))
 
-    def _finish(
-        self,
-        usage: Usage,
-        provider: str,
-        model: str,
-        context: Mapping[str, str] | None,
-        estimated: bool,
-        attempts: int,
-    ) -> BudgetExceededError | None:
-        full = self._apply(usage, provider, model, context, estimated, attempts, settle=True, publish=True)
-        if not estimated:
-            self._tree.parts.history.note(self.provider, self.model, usage.output_tokens)
+    def _finish(self, spent: Spent) -> BudgetExceededError | None:
+        full = self._apply(spent, settle=True, publish=True)
+        if not spent.estimated:
+            self._tree.parts.history.note(self.provider, self.model, spent.usage.output_tokens)
         if full is None:
             return None
         return self._tree.refusal(full, announce=self._cut is None)
 
-    def _apply(
-        self,
-        usage: Usage,
-        provider: str,
-        model: str,
-        context: Mapping[str, str] | None,
-        estimated: bool,
-        attempts: int,
-        *,
-        settle: bool,
-        publish: bool,
-    ) -> Full | None:
+    def _apply(self, spent: Spent, *, settle: bool, publish: bool) -> Full | None:
         """Write the charge into the ledger, in place of the hold or of an earlier estimate.
 
         Returns the innermost full account whose crossing raises: one that does not never hides one around it that does.
         """
-        tree = self._tree
-        usd = self._price(usage, provider, model, context)
-        charge = Charge(
-            RowKey(provider, model, self._scope_name, self.tool_name, estimated),
-            input_tokens=usage.input_tokens * attempts,
-            cached_input_tokens=usage.cached_input_tokens * attempts,
-            cache_write_tokens=usage.cache_write_tokens * attempts,
-            output_tokens=usage.output_tokens * attempts,
-            usd=EXACT.multiply(usd or ZERO, Decimal(attempts)),
-            cost=tree.cost(provider, model, usage, usd or ZERO) * attempts,
-        )
+        tree, usd = self._tree, self._price(spent)
+        cost = tree.cost(spent.provider, spent.model, spent.usage, usd or ZERO)
+        charge = charge_for(spent, usd or ZERO, cost, self._scope_name, self.tool_name)
         with tree.lock:
             before = self._charge
-            replaces_estimate = before is not None and before.key.estimated and not estimated
+            replaces_estimate = before is not None and before.key.estimated and not spent.estimated
             if self.settled and not replaces_estimate:
                 return None
             ledger.record(self.account, before, charge)
             self._charge = charge
             if settle:
-                self._settle()
+                self._settle(self._doubt(charge, spent.attempts))
             else:
-                self._shrink_hold(before, charge)
+                self._keep(ledger.rest_of(self._hold, before, charge))
             if tree.entries is not None:
-                self._put_entry(_entry(charge, usage, attempts))
+                self._put_entry(entry_for(spent, charge))
             publish, self._published = publish and not self._published, self._published or publish
             full = ledger.full(self.account, raises) or self._cut
         if settle:
             tree.room_came_back()
         if publish and tree.parts.bus.wants(LlmUsage):
-            tree.parts.bus.publish(self._event(charge, usage, attempts, unpriced=usd is None))
+            tree.parts.bus.publish(event_for(spent, charge, self, unpriced=usd is None))
         return full
 
-    def _settle(self) -> None:
+    def _doubt(self, charge: Charge, attempts: int) -> Hold:
+        """What a call with this charge may still turn out to have cost: the provider bills what it did generate.
+
+        Only hard accounts go on holding it; an exact figure, should one come, ends the doubt.
+        """
+        if not charge.key.estimated or self._each is None:
+            return NOTHING
+        return Hold(most=ledger.rest_of(ledger.times(self._each, attempts), None, charge))
+
+    def _settle(self, doubt: Hold = NOTHING) -> None:
         """End the hold. Called under the lock of the tree."""
         self.settled = True
-        ledger.rehold(self.account, self._hold, NOTHING)
-        ledger.progress(self.account, self._running, NOTHING)
-        self._hold = self._running = NOTHING
+        self._keep(doubt)
         self._tree.open_calls.discard(self)
 
-    def _shrink_hold(self, before: Charge | None, charge: Charge) -> None:
-        """What is charged provisionally is not held as well; the rest of the hold stays. Called under the lock."""
-        rest = ledger.rest_of(self._hold, before, charge)
+    def _keep(self, rest: Hold) -> None:
+        """Hold only ``rest`` from now on: what is charged is not held as well. Called under the lock of the tree."""
         ledger.rehold(self.account, self._hold, rest)
         ledger.progress(self.account, self._running, NOTHING)
         self._hold, self._running = rest, NOTHING
@@ -293,49 +304,3 @@ class Ticket:
             entries.append(entry)
         else:
             entries[self._entry_at] = entry
-
-    def _event(self, charge: Charge, usage: Usage, attempts: int, *, unpriced: bool) -> LlmUsage:
-        owner = owner_of(self.account)
-        return LlmUsage(
-            run_id=owner.run_id,
-            user_id=owner.user_id,
-            tool_name=self.tool_name,
-            provider=charge.key.provider,
-            model=charge.key.model,
-            input_tokens=charge.input_tokens,
-            cached_input_tokens=charge.cached_input_tokens,
-            cache_write_tokens=charge.cache_write_tokens,
-            cache_write_tokens_5m=usage.cache_write_5m_tokens * attempts,
-            cache_write_tokens_1h=usage.cache_write_1h_tokens * attempts,
-            output_tokens=charge.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            web_searches=usage.web_searches * attempts,
-            usd=None if unpriced else charge.usd,
-            usd_micros=None if unpriced else micros(charge.usd),
-            cost_cu=charge.cost,
-            estimated=charge.key.estimated,
-            unpriced=unpriced,
-            api=self.api,
-            stream=self.stream,
-            **owner.identity(),
-        )
-
-
-def micros(usd: Decimal) -> int:
-    """Millionths of a dollar, to the nearest whole one."""
-    return int(EXACT.multiply(usd, MICRO).to_integral_value(rounding=ROUND_HALF_EVEN))
-
-
-def _entry(charge: Charge, usage: Usage, attempts: int) -> CallEntry:
-    figures: dict[str, Any] = {
-        "provider": charge.key.provider,
-        "model": charge.key.model,
-        "input_tokens": charge.input_tokens,
-        "cached_input_tokens": charge.cached_input_tokens,
-        "cache_write_tokens_5m": usage.cache_write_5m_tokens * attempts,
-        "cache_write_tokens_1h": usage.cache_write_1h_tokens * attempts,
-        "output_tokens": charge.output_tokens,
-        "web_searches": usage.web_searches * attempts,
-        "scope_name": charge.key.scope_name,
-    }
-    return CallEntry(**figures)

@@ -8,8 +8,7 @@ free, and a batch is billed when it has run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
-from types import ModuleType
+from functools import cache, cached_property, partial
 from typing import Any
 
 from actguard.integrations.anthropic_bound import bound_of, limit_fields
@@ -17,10 +16,10 @@ from actguard.integrations.anthropic_usage import StreamedMessage, field, price_
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.estimate import IMAGE_TOKENS, text_tokens
 from actguard.integrations.eventstream import EventStreamBodyReader
-from actguard.integrations.metering import Bill, Bound, Outcome, Request, Switch, Unknown, async_hook, sync_hook
-from actguard.integrations.patching import Target, TargetsOf
+from actguard.integrations.metering import Bill, Bound, Outcome, Request, Unknown
+from actguard.integrations.patching import TargetsOf
 from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
-from actguard.integrations.stainless import StainlessExchange, options_of, path_of
+from actguard.integrations.stainless import StainlessExchange, options_of, path_of, targets
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
 
@@ -176,19 +175,4 @@ def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return None
 
 
-def _sync(original: Any, switch: Switch) -> Any:
-    return sync_hook(original, open_exchange, switch)
-
-
-def _async(original: Any, switch: Switch) -> Any:
-    return async_hook(original, open_exchange, switch)
-
-
-def _targets(module: ModuleType) -> tuple[Target, ...]:
-    return (
-        Target(module.SyncAPIClient, "request", _sync),
-        Target(module.AsyncAPIClient, "request", _async),
-    )
-
-
-MODULES: dict[str, TargetsOf] = {"anthropic._base_client": _targets}
+MODULES: dict[str, TargetsOf] = {"anthropic._base_client": partial(targets, open_exchange=open_exchange)}

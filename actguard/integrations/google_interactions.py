@@ -7,7 +7,7 @@ OpenAI's and Anthropic's. An interaction may be run in the background; then it i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +38,7 @@ from actguard.integrations.metering import (
     sync_hook,
 )
 from actguard.integrations.patching import Target, TargetsOf
-from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of
+from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of, targets
 from actguard.integrations.streams import StreamReader
 from actguard.integrations.transport import was_sent
 from actguard.money.usage import Usage
@@ -217,13 +217,6 @@ def _targets(module: ModuleType) -> tuple[Target, ...]:
     )
 
 
-def _older_targets(module: ModuleType) -> tuple[Target, ...]:
-    return (
-        Target(module.SyncAPIClient, "request", _older_sync),
-        Target(module.AsyncAPIClient, "request", _older_async),
-    )
-
-
 def _converting_targets(module: ModuleType) -> tuple[Target, ...]:
     return (
         Target(module.Interactions, "create", sync_conversion),
@@ -241,16 +234,8 @@ def _async(original: Any, switch: Switch) -> Any:
     return async_hook(original, open_interaction, switch)
 
 
-def _older_sync(original: Any, switch: Switch) -> Any:
-    return sync_hook(original, open_older_interaction, switch)
-
-
-def _older_async(original: Any, switch: Switch) -> Any:
-    return async_hook(original, open_older_interaction, switch)
-
-
 MODULES: dict[str, TargetsOf] = {
     "google.genai._gaos.basesdk": _targets,
     "google.genai._gaos.interactions": _converting_targets,
-    "google.genai._interactions._base_client": _older_targets,
+    "google.genai._interactions._base_client": partial(targets, open_exchange=open_older_interaction),
 }

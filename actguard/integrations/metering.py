@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from actguard.context import _Process, active_budget, note_uncounted_call
@@ -47,6 +48,7 @@ __all__ = [
     "Unknown",
     "async_hook",
     "sync_hook",
+    "under_way",
 ]
 
 
@@ -68,6 +70,8 @@ class Exchange(ABC):
         self.client = client
         self.args = args
         self.kwargs = kwargs
+        self.lost = 0
+        """How many attempts the SDK has given up and made again although they may have been billed."""
 
     @abstractmethod
     def request(self) -> Request:
@@ -136,6 +140,7 @@ class Call:
         try:
             if self._exchange.resend(error):
                 return True
+            self._charge_lost()
             outcome = self._exchange.failure(error)
         except Exception as problem:  # noqa: BLE001  the user gets the SDK's error, not ours
             report("read the error of a call", self._exchange.provider, problem)
@@ -150,6 +155,7 @@ class Call:
             BudgetExceededError: this call crossed a limit; the answer is its ``.response``.
         """
         try:
+            self._charge_lost()
             result = self._exchange.answer(result, self._settlement)
         except Exception as problem:  # noqa: BLE001  the answer is paid: it is delivered whatever our reading does
             report("read an answer", self._exchange.provider, problem)
@@ -158,6 +164,14 @@ class Call:
             error.response = result
             raise error
         return result
+
+    def _charge_lost(self) -> None:
+        if self._exchange.lost:
+            self._settlement.lost(self._exchange.lost)
+
+
+under_way: ContextVar[Exchange | None] = ContextVar("actguard_exchange", default=None)
+"""The exchange that an SDK is making in this context, for hooks on what it does meanwhile."""
 
 
 def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
@@ -217,12 +231,15 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
         ticket = step(budget.admit_in_turn(asked)) if budget.waits else budget.admit(asked)
         call = Call(budget, exchange, ticket)
         while True:
+            token = under_way.set(exchange)
             try:
                 result = original(client, *call.args, **call.kwargs)
             except BaseException as error:
                 if call.failed(error):
                     continue
                 raise
+            finally:
+                under_way.reset(token)
             return call.answered(result)
 
     return request
@@ -247,12 +264,15 @@ def async_hook(
         ticket = await budget.admit_in_turn(asked) if budget.waits else budget.admit(asked)
         call = Call(budget, exchange, ticket)
         while True:
+            token = under_way.set(exchange)
             try:
                 result = await original(client, *call.args, **call.kwargs)
             except BaseException as error:
                 if call.failed(error):
                     continue
                 raise
+            finally:
+                under_way.reset(token)
             return call.answered(result)
 
     return request

@@ -10,9 +10,8 @@ Every call of every resource goes through the client's ``request``. It is billed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +24,6 @@ from actguard.integrations.metering import (
     Outcome,
     Request,
     Unknown,
-    async_hook,
-    sync_hook,
 )
 from actguard.integrations.openai_bound import bound_of, limit_fields, other_field
 from actguard.integrations.openai_request import (
@@ -42,8 +39,8 @@ from actguard.integrations.openai_request import (
 )
 from actguard.integrations.openai_streams import ChatReader, MediaReader, OpenAIReader, ResponsesReader, RunReader
 from actguard.integrations.openai_usage import PENDING, bill_of, field
-from actguard.integrations.patching import Target, TargetsOf
-from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of
+from actguard.integrations.patching import TargetsOf
+from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of, targets
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
 
@@ -215,12 +212,5 @@ def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return None if is_free(method, path) else UnknownExchange(client, args, kwargs, path)
 
 
-def _targets(module: ModuleType) -> Iterable[Target]:
-    return (
-        Target(module.SyncAPIClient, "request", partial(sync_hook, open_exchange=open_exchange)),
-        Target(module.AsyncAPIClient, "request", partial(async_hook, open_exchange=open_exchange)),
-    )
-
-
-MODULES: dict[str, TargetsOf] = {"openai._base_client": _targets}
+MODULES: dict[str, TargetsOf] = {"openai._base_client": partial(targets, open_exchange=open_exchange)}
 """The modules of the SDK to patch, and what to wrap in them."""

@@ -110,6 +110,10 @@ class Settlement:
         """The call was sent and nobody can say what it used: charge the estimate, once per attempt."""
         self._error = self._ticket.charge_estimate(attempts) or self._error
 
+    def lost(self, attempts: int) -> None:
+        """So many attempts before the last were sent and never answered: each is charged as estimated."""
+        self._error = self._ticket.charge_lost(attempts) or self._error
+
     def release(self) -> None:
         """Nothing was billed: give the hold back."""
         self._ticket.release()

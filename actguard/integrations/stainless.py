@@ -12,9 +12,12 @@ returns depends on the caller's wishes; `StainlessExchange.answer` knows the kin
 from __future__ import annotations
 
 import copy
+import functools
+import sys
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 from pydantic_core import from_json
@@ -28,7 +31,20 @@ from actguard.integrations.bodies import (
     notice_close,
     unread,
 )
-from actguard.integrations.metering import FREE, Bill, Exchange, Outcome, Settlement, Unknown
+from actguard.integrations.metering import (
+    FREE,
+    Bill,
+    Exchange,
+    OpenExchange,
+    Outcome,
+    Settlement,
+    Switch,
+    Unknown,
+    async_hook,
+    sync_hook,
+    under_way,
+)
+from actguard.integrations.patching import Target
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
 from actguard.integrations.transport import was_sent
 
@@ -135,7 +151,7 @@ class StainlessExchange(Exchange):
             return FREE  # a closed client, as older versions report it
         if not is_a(error, "APIError") and is_a(error, "OpenAIError", "AnthropicError", "RuntimeError"):
             return FREE  # no credentials, or a closed client
-        return Unknown(attempts=attempts_of(error)) if was_sent(error) else FREE
+        return Unknown() if was_sent(error) else FREE
 
     def see_parsed_answers(self) -> None:
         """Have the answer noted before the SDK's parse helper sees it: the helper may raise over a paid answer."""
@@ -224,13 +240,31 @@ def paid_answer_of(error: BaseException) -> Any:
     return getattr(error, "completion", None)
 
 
-def attempts_of(error: BaseException) -> int:
-    """How many times the request was sent, by the SDK's own header on the last one."""
-    headers = getattr(getattr(error, "request", None), "headers", None) or {}
-    try:
-        return int(headers.get("x-stainless-retry-count") or 0) + 1
-    except ValueError:
-        return 1
+def retry_hook(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """Note each attempt that the SDK gives up and makes again: a lost one may have been billed.
+
+    The method that waits before an attempt is called from where the error of the last one is handled, with the answer
+    where there was one: an error status costs nothing.
+    """
+
+    @functools.wraps(original)
+    def sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
+        exchange = under_way.get()
+        if exchange is not None and switch.applied and kwargs.get("response") is None:
+            error = sys.exception()
+            if error is None or was_sent(error):
+                exchange.lost += 1
+        return original(client, *args, **kwargs)
+
+    return sleep_for_retry
+
+
+def targets(client_base: ModuleType, open_exchange: OpenExchange) -> Iterator[Target]:
+    """What to wrap in an SDK's module of client bases."""
+    for owner, hook in ((client_base.SyncAPIClient, sync_hook), (client_base.AsyncAPIClient, async_hook)):
+        yield Target(owner, "request", functools.partial(hook, open_exchange=open_exchange))
+        if "_sleep_for_retry" in vars(owner):
+            yield Target(owner, "_sleep_for_retry", retry_hook)
 
 
 def is_a(error: object, *names: str) -> bool:

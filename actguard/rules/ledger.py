@@ -179,6 +179,18 @@ def rehold(account: Account, before: Hold, after: Hold) -> None:
         place.held.add(after.most or after if place.hard else after)
 
 
+def times(hold: Hold, number: int) -> Hold:
+    """``hold`` so many times."""
+    return Hold(EXACT.multiply(hold.usd, Decimal(number)), hold.tokens * number, hold.cost * number)
+
+
+def less(hold: Hold, part: Hold) -> Hold:
+    """``hold`` without ``part``, not below nothing."""
+    return Hold(
+        max(EXACT.subtract(hold.usd, part.usd), ZERO), max(hold.tokens - part.tokens, 0), max(hold.cost - part.cost, 0)
+    )
+
+
 def at_least(hold: Hold, used: Hold) -> Hold:
     """``hold``, and not less than was ``used`` already."""
     most = None if hold.most is None else at_least(hold.most, used)
