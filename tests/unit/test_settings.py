@@ -63,6 +63,9 @@ WRONG: dict[str, list[Any]] = {
     "backoff_base_ms": NOT_RETRIES,
     "backoff_max_ms": NOT_RETRIES,
     "prices": [1, "gpt", [], {"gpt": 1}, {"gpt": {}}, {"gpt": {"input_per_mtok": math.nan}}, {1: Price}, {"": {}}],
+    "on_gateway_failure": ["", "ajar", True, 1, []],
+    "spool": ["", 1, True, b"spool.db", []],
+    "spool_max_bytes": [*NOT_A_COUNT, 1000],
     "on_unpriced": ["ignore", "", 1, True, []],
 }
 
@@ -155,14 +158,16 @@ def test_plain_http_to_another_machine_is_refused_unless_allowed(url: str) -> No
     with pytest.raises(ActGuardUsageError, match="allow_insecure_gateway") as caught:
         Client(api_key=KEY, gateway_url=url)
     assert caught.value.field == "gateway_url"
-    assert Client(api_key=KEY, gateway_url=url, allow_insecure_gateway=True)._settings.has_gateway
+    with Client(api_key=KEY, gateway_url=url, allow_insecure_gateway=True) as client:
+        assert client._settings.has_gateway
 
 
 @pytest.mark.parametrize(
     "url", ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:9", "HTTPS://gateway.example/", "https://g/a/"]
 )
 def test_an_address_that_is_safe_is_taken_without_its_trailing_slash(url: str) -> None:
-    assert Client(api_key=KEY, gateway_url=url)._settings.gateway_url == url.rstrip("/")
+    with Client(api_key=KEY, gateway_url=url) as client:
+        assert client._settings.gateway_url == url.rstrip("/")
 
 
 @pytest.mark.parametrize("given", [{"api_key": KEY}, {"gateway_url": "https://g.example"}, {"api_key": ""}])
@@ -186,11 +191,12 @@ def everything_about(error: BaseException) -> str:
 
 
 def test_the_key_is_in_no_repr_of_the_client() -> None:
-    client = Client(api_key=KEY, gateway_url="https://gateway.example")
+    client = Client(api_key=KEY, gateway_url="https://gateway.example", event_mode="off")
     shown = [repr(client), str(client), repr(client._settings), str(client._settings), repr(vars(client))]
     shown += [str(client._settings.model_dump()), client._settings.model_dump_json(exclude={"prices", "on_unpriced"})]
     with client.run() as run:
         shown += [repr(run), repr(vars(run)), repr(client.budget_guard(usd_limit=1))]
+    client.close()
     assert KEY not in "".join(shown)
     assert "https://gateway.example" in repr(client)
 
