@@ -18,6 +18,10 @@ from actguard.rules.failures import FAIL_ON_DEFAULT, IGNORE_ON_DEFAULT, FailureK
 _SETTINGS = ("max_fails", "reset_timeout", "fail_on", "ignore_on")
 
 
+FIRST_PERMIT = Permit(0)
+"""What a dependency gives that has never opened."""
+
+
 class CircuitBreaker(Guard[None]):
     """What `circuit_breaker` returns."""
 
@@ -50,11 +54,13 @@ class _Passage(CallScope):
     def __init__(self, guard: CircuitBreaker, call: Call) -> None:
         self._guard = guard
         self._call = call
-        self._permit: Permit | None = None
+        self._permit = FIRST_PERMIT
         self._outcome = Outcome.NEITHER
 
     def enter(self) -> None:
         guard = self._guard
+        if shared.is_free(guard.state_key):
+            return  # it has not failed: nothing to ask now, and nothing to tell of a success
         permit = shared.apply(guard.state_key, guard.breaker.admit, clock.monotonic())
         if isinstance(permit, Refusal):
             error = CircuitOpenError(
@@ -70,10 +76,10 @@ class _Passage(CallScope):
         return value
 
     def leave(self, error: BaseException | None) -> None:
-        permit, breaker = self._permit, self._guard.breaker
-        if permit is not None:
-            outcome = self._outcome if error is None else breaker.outcome_of_error(error)
-            shared.apply(self._guard.state_key, breaker.settle, permit, outcome, clock.monotonic())
+        breaker = self._guard.breaker
+        outcome = self._outcome if error is None else breaker.outcome_of_error(error)
+        if outcome is Outcome.FAILURE or not shared.is_free(self._guard.state_key):
+            shared.apply(self._guard.state_key, breaker.settle, self._permit, outcome, clock.monotonic())
 
 
 def circuit_breaker(

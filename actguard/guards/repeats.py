@@ -22,16 +22,19 @@ def fingerprint(arguments: dict[str, Any]) -> Any:
     """What tells calls with other arguments apart. Short texts and numbers are compared as they are: a tenth of the
     cost of a digest."""
     arguments.pop(PARAMETER, None)
-    plain = arguments.copy()
-    for name, value in arguments.items():
+    flags = False
+    for value in arguments.values():
         kind = type(value)
-        if kind is bool:
-            plain[name] = (value,)  # True is not 1
-        elif not (
-            value is None or (kind is str and len(value) <= _SHORT) or (kind is int and -_SMALL < value < _SMALL)
-        ):
+        if kind is str:
+            if len(value) > _SHORT:
+                return keys.fingerprint(arguments)
+        elif kind is bool:
+            flags = True
+        elif value is not None and (kind is not int or not -_SMALL < value < _SMALL):
             return keys.fingerprint(arguments)
-    return plain
+    if flags:  # True is not 1
+        return {name: (value,) if type(value) is bool else value for name, value in arguments.items()}
+    return arguments
 
 
 def check_key(key: object) -> None:

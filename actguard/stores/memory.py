@@ -112,6 +112,10 @@ class MemoryStore:
                 self._free_expired(now, _FREED_PER_UPDATE)
             return decision
 
+    def is_free(self, key: Key) -> bool:
+        """Whether ``key`` has no state at this moment. Takes no lock: it may have one a moment later."""
+        return key not in self._entries
+
     def sweep(self) -> int:
         """Free every key whose time has come, at once; return how many keys are left."""
         with self._lock:

@@ -241,3 +241,15 @@ def test_two_definitions_of_one_dependency_must_agree(field: str, value: Any) ->
     with pytest.raises(CircuitBreakerConfigurationError, match="is defined twice") as refused:
         circuit_breaker(name, **{field: value})
     assert refused.value.field == field
+
+
+def test_a_dependency_that_has_not_failed_has_no_state() -> None:
+    breaker = circuit_breaker(fresh("crm"))
+    with hand_clock():
+        breaker(of_kind("function", lambda: "ran"))()
+        assert shared.is_free(breaker.state_key)
+        with pytest.raises(ConnectionError):
+            failing(breaker)()
+        assert not shared.is_free(breaker.state_key)
+        breaker(of_kind("function", lambda: "ran"))()  # a success resets the count
+        assert shared.is_free(breaker.state_key)
