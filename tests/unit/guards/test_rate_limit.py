@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from actguard.events import GuardBlocked
 from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError
 from actguard.guards.state import shared
 from actguard.guards.tools import name_of
+from actguard.rules.window import Window
 
 
 def test_no_more_than_max_calls_in_a_window() -> None:
@@ -225,3 +227,36 @@ def test_waiting_in_a_plain_function_blocks_until_its_turn() -> None:
     tool = rate_limit(max_calls=1, period=0.02, on_limit="wait")(of_kind("function", clock.monotonic))
     begin = clock.monotonic()
     assert [tool() for _ in range(4)][-1] - begin >= 0.06
+
+
+def steps_of(call: Any) -> int:
+    """How many instructions of the interpreter ``call`` takes."""
+    count = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_call_costs_the_same_at_entry_10_and_at_entry_900_000() -> None:
+    tool = rate_limit(max_calls=1_000_000, period=60)(of_kind("function", lambda: "ran"))
+    key = ("rate_limit", name_of(tool), (1_000_000, 60.0), None)
+    window = Window(1_000_000, 60.0)
+    with hand_clock() as now:
+        for _ in range(10):
+            tool()
+        early = steps_of(tool)
+        state: Any = shared.apply(key, lambda state: (state, state))
+        for _ in range(899_989):
+            window.admit(state, now.now)
+        assert steps_of(tool) == early

@@ -275,7 +275,8 @@ def test_the_deadline_of_an_async_generator_spans_the_iteration(on_loop: Runner)
 
 def test_direct_use_is_async_only(on_loop: Runner) -> None:
     async def main() -> None:
-        async with timeout(30):
+        deadline = timeout(30)
+        async with deadline, deadline:  # re-entrant
             pass
         with pytest.raises(ToolTimeoutError, match=r"^this block did not finish within 0\.01 s"):
             async with timeout(0.01):
