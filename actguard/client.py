@@ -15,7 +15,7 @@ from actguard import settings as configuration
 from actguard.budget_calls import BudgetCalls
 from actguard.bus import Bus
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.arguments import flag, seconds_or
+from actguard.guards.arguments import flag, time_span
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.parts import Parts
 from actguard.guards.run import Run
@@ -260,7 +260,9 @@ class Client(BudgetCalls):
         Raises:
             ActGuardUsageError: ``timeout`` is no number of seconds.
         """
-        return await self._lifetime.flush(seconds_or(self._closing_time, timeout, "timeout", "flush"))
+        return await self._lifetime.flush(
+            self._closing_time if timeout is None else time_span(timeout, "timeout", "flush")
+        )
 
     def flush(self, timeout: float | None = None) -> bool:
         """The same as `aflush`, blocking this thread."""

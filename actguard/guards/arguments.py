@@ -105,14 +105,12 @@ def part(value: Any, field: str) -> Decimal | None:
     return share
 
 
-def seconds_or(default: float, value: Any, field: str, what: str) -> float:
-    """``value`` in seconds, or ``default`` when it is None.
+def time_span(value: Any, field: str, what: str) -> float:
+    """``value`` in seconds.
 
     Raises:
         ActGuardUsageError: it is not a finite number of zero or more.
     """
-    if value is None:
-        return default
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             seconds = float(value)
