@@ -253,10 +253,12 @@ def test_a_call_costs_the_same_at_entry_10_and_at_entry_900_000() -> None:
     key = ("rate_limit", name_of(tool), (1_000_000, 60.0), None)
     window = Window(1_000_000, 60.0)
     with hand_clock() as now:
-        for _ in range(10):
+        for _ in range(9):
             tool()
+        steps_of(tool)  # Python 3.12 counts nothing the first time
         early = steps_of(tool)
+        assert early
         state: Any = shared.apply(key, lambda state: (state, state))
-        for _ in range(899_989):
+        for _ in range(899_988):
             window.admit(state, now.now)
         assert steps_of(tool) == early
