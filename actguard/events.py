@@ -143,7 +143,7 @@ class LlmUsage(ScopedEvent):
     usd: Decimal | None = None
     """What the call cost, in USD; None when the model has no known price."""
     usd_micros: int | None = None
-    """The same in millionths of a dollar, rounded up."""
+    """The same in millionths of a dollar, to the nearest whole one."""
     cost_cu: int | None = None
     """The same in cost units, where a scope counts them."""
     estimated: bool = False
