@@ -109,7 +109,7 @@ def tool(
         policy: a function ``(ToolCall) -> "allow" | "deny" | "ask" | Deny(reason) | Ask(reason)``, plain or async; or a
             dict with that function as ``check``, ``ask_timeout_s`` (how long an approval is waited for, 300 seconds)
             and ``default`` ("deny" or "allow": what holds when nobody decided in that time). An async policy of a
-            plain tool runs in an event loop of its own, in a worker thread.
+            plain tool runs in an event loop of its own, in a worker thread. A plain tool blocks its thread meanwhile.
         circuit_breaker: the parameters of `circuit_breaker`; ``name`` is needed.
         rate_limit: the parameters of `rate_limit`.
         timeout: seconds, or the parameters of `timeout`.

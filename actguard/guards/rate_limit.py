@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, overload
 
 from actguard import clock
-from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError
+from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError, quoted
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, refused
@@ -19,6 +19,9 @@ from actguard.scope import Reply
 from actguard.stores.memory import Key
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LONGEST_SHOWN = 200
+"""Characters of a scope's value that go into an event."""
 
 OnLimit = Literal["raise", "wait"]
 
@@ -86,9 +89,10 @@ class _Admission(CallScope):
                 period=self._window.period,
                 retry_after=decision.retry_after,
             )
-            # The value of the argument stands in the figures only.
+            # The value of the argument stands in the figures only, and not at any length.
             message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
-            raise refused(self._guard, self._call, error, message=message)
+            figures = {**error.details, "scope_value": _shown(self._value)}
+            raise refused(self._guard, self._call, error, message=message, figures=figures)
         return None
 
 
@@ -129,6 +133,12 @@ class _Waiter:
         self.bell: Reply[None] = Reply()
 
 
+def _shown(value: object) -> object:
+    if value is None or type(value) in (int, float, bool):
+        return value
+    return value[:_LONGEST_SHOWN] if type(value) is str else quoted(value, _LONGEST_SHOWN)
+
+
 def _wake(waiter: Any) -> None:
     if waiter is not None:
         waiter.bell.answer(None)
@@ -163,7 +173,7 @@ def rate_limit(
         max_calls: the most calls that go on in any window; refused ones do not count.
         period: the length of the window in seconds.
         scope: the name of an argument; each of its values has a limit of its own.
-        on_limit: "raise" refuses; "wait" waits its turn, first come, first served.
+        on_limit: "raise" refuses; "wait" waits its turn, first come, first served (a plain function blocks its thread).
         key: in direct use, what takes the place of that argument; blocks that name the same key share the limit.
 
     Raises:

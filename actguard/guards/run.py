@@ -72,10 +72,11 @@ class Run(Scope["Run"]):
     @property
     def store(self) -> MemoryStore:
         """Attempts and idempotency keys of this run; made when the first of them is."""
-        with self.lock:
-            if self._store is None:
-                self._store = MemoryStore(lambda: clock.monotonic())
-            return self._store
+        store = self._store
+        if store is None:
+            with self.lock:
+                store = self._store = self._store or MemoryStore(lambda: clock.monotonic())
+        return store
 
     async def __aenter__(self) -> Run:
         turns = self._parts.turns

@@ -48,7 +48,10 @@ def decorate(function: F, *guards: Decorator) -> F:
         return cast(F, type(function)(decorate(function.__func__, *guards)))
     if not callable(function) or isinstance(function, type):
         what = f"the class {function.__qualname__}" if isinstance(function, type) else type(function).__name__
-        raise ActGuardUsageError(f"a guard decorates a function or a method, not {what}", field="function")
+        raise ActGuardUsageError(
+            f"a guard decorates a function or a method, not {what}; put a framework's decorator above ActGuard's",
+            field="function",
+        )
     mark = getattr(function, "__actguard__", None)
     if isinstance(mark, _Mark) and mark.wrapper is function:
         tool, inner = mark.tool, mark.guards

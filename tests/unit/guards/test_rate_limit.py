@@ -102,6 +102,18 @@ def test_the_event_has_the_scope_value_among_its_figures_only(client: Client) ->
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"), [("x" * 10_000, "x" * 200), (7, 7), (None, None), (["a"] * 3, "['a', 'a', 'a']")]
+)
+def test_the_event_shows_so_much_of_a_scope_value(value: Any, shown: Any, client: Client) -> None:
+    send = rate_limit(max_calls=1, period=10, scope="user")(lambda user: None)
+    with client.run(), published(client, GuardBlocked) as events:
+        send(value)
+        with pytest.raises(RateLimitExceeded):
+            send(value)
+    assert events[0].figures.get("scope_value") == shown
+
+
+@pytest.mark.parametrize(
     ("settings", "field"),
     [
         ({"max_calls": 0}, "max_calls"),
