@@ -34,6 +34,8 @@ class Spool:
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work(*args)``, a method of `SpoolFile`. Raises: SpoolError, after it was warned about."""
+        if self._worker.ended:
+            raise SpoolError("io", "The spool is closed.")
         try:
             return await self._worker.run(work, *args, **kwargs)
         except SpoolError as error:
@@ -63,14 +65,13 @@ class Spool:
             return 0
 
     async def close(self) -> None:
-        """Let go of what is left, for the next process."""
+        """Let go of what is left, for the next process. Closing twice does nothing."""
         self.usable = False
-        await self._worker.run(self.file.close)
-        self._worker.end()
-
-    def end(self) -> None:
-        """The same when there is no time to wait for it."""
-        self._worker.end(self.file.close)
+        if not self._worker.ended:
+            try:
+                await self._worker.run(self.file.close)
+            finally:
+                self._worker.end()
 
 
 class Outbox:

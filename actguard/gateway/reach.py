@@ -43,6 +43,8 @@ class Resolver:
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of ``host``. Raises: OSError."""
+        if self.worker.ended:
+            raise OSError("the client is closed")
         found = await self.worker.run(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family)
         return [
             {

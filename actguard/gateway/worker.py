@@ -19,11 +19,19 @@ class Worker:
     """One daemon thread that runs functions in the order they are given."""
 
     def __init__(self, name: str) -> None:
+        self.ended = False
+        """True once it takes no more."""
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of ``function(*args)``, awaited on this loop. Cancelling the wait does not undo the work."""
+        """The result of ``function(*args)``, awaited on this loop. Cancelling the wait does not undo the work.
+
+        Raises:
+            RuntimeError: the thread has ended. Else whatever ``function`` raises.
+        """
+        if self.ended:
+            raise RuntimeError("this thread has ended")
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
 
@@ -40,10 +48,9 @@ class Worker:
         self._jobs.put(job)
         return await result
 
-    def end(self, last: Callable[[], object] | None = None) -> None:
-        """End the thread after what it was given, ``last`` included. Returns at once."""
-        if last is not None:
-            self._jobs.put(last)
+    def end(self) -> None:
+        """End the thread after what it was given. Returns at once."""
+        self.ended = True
         self._jobs.put(None)
 
     def _run(self) -> None:
