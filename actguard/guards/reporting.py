@@ -8,11 +8,33 @@ from typing import Any, get_args
 
 from actguard.context import active_budget, active_run, current_tool
 from actguard.events import BudgetLimitExceeded, CustomEvent, GuardBlocked, Outcome, ScopedEvent, Severity
-from actguard.exceptions import ActGuardError, BudgetExceededError, ReportingContractError
+from actguard.exceptions import (
+    ActGuardError,
+    BudgetExceededError,
+    CircuitOpenError,
+    DuplicateIdempotencyKey,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    IdempotencyOutcomeUnknown,
+    MaxAttemptsExceeded,
+    RateLimitExceeded,
+    ReportingContractError,
+    ToolTimeoutError,
+)
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,63}(\.[\w-]{1,64})*", re.ASCII)
 _IDENTITY = ("scope_id", "scope_name", "scope_kind", "parent_scope_id", "root_scope_id", "plan_key")
 _FIGURES = ("limit_type", "tokens_used", "token_limit", "usd_used", "usd_limit", "cost_used", "cost_limit", "origin")
+_GUARDS: dict[type[ActGuardError], str] = {
+    RateLimitExceeded: "rate_limit",
+    CircuitOpenError: "circuit_breaker",
+    MaxAttemptsExceeded: "max_attempts",
+    ToolTimeoutError: "timeout",
+    **dict.fromkeys(
+        (IdempotencyInProgress, DuplicateIdempotencyKey, IdempotencyOutcomeUnknown, IdempotencyKeyReused), "idempotent"
+    ),
+}
+"""Whose errors they are. Their figures may be told; those of other errors may show arguments."""
 
 
 def emit_event(
@@ -93,8 +115,10 @@ def emit_violation(error: BaseException, **overrides: Any) -> None:
         chosen = {name: value for name, value in known.items() if value is not None} | overrides
         _publish(BudgetLimitExceeded, lambda facts: BudgetLimitExceeded(**facts), **chosen)
     elif isinstance(error, ActGuardError):
-        said = {"outcome": error.outcome, "guard_name": error.reason, "error_type": type(error).__name__}
-        chosen = said | {"figures": {"code": error.code}} | overrides
+        guard = next((name for kind, name in _GUARDS.items() if isinstance(error, kind)), None)
+        figures = {"code": error.code} | (error.details if guard is not None else {})
+        said = {"outcome": error.outcome, "guard_name": guard or error.reason, "error_type": type(error).__name__}
+        chosen = said | {"figures": figures} | overrides
         _publish(GuardBlocked, lambda facts: GuardBlocked(**facts), **chosen)
 
 

@@ -77,7 +77,8 @@ def test_a_violation_becomes_the_event_of_its_kind(client: Client) -> None:
         *("PolicyViolationError", "blocked", {"code": "NO_WEEKENDS"}),
     )
     assert "secret" not in repr(rule)
-    assert (timed_out.outcome, timed_out.severity) == ("failed", "critical")
+    assert (timed_out.outcome, timed_out.severity, timed_out.guard_name) == ("failed", "critical", "timeout")
+    assert timed_out.figures["timeout_s"] == 1
 
 
 @pytest.mark.parametrize(
