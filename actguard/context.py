@@ -195,6 +195,11 @@ def carry(target: Any, /) -> Any:
     Example:
         ``executor.submit(actguard.carry(ask_model), question)`` or ``threading.Thread(target=actguard.carry(work))``
     """
+    # By name: importing the class would import multiprocessing.
+    if any(kind.__name__ == "ProcessPoolExecutor" for kind in type(target).__mro__):
+        raise ActGuardUsageError(
+            "carry: a process pool runs in other processes, which cannot charge this one's budget", field="target"
+        )
     if isinstance(target, Executor):
         return _CarryingExecutor(target)
     if not callable(target):

@@ -45,6 +45,7 @@ import math
 import pickle
 import reprlib
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 PROMPT_LIMIT = 500
@@ -376,6 +377,7 @@ class BudgetExceededError(ToolGuardError):
         self.missing = missing
         self.response = response
         self.partial = partial
+        self.retryable = held is not None
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -385,25 +387,33 @@ class BudgetExceededError(ToolGuardError):
             return f"The gateway refused: the budget is used up{where}. Raise the limit at the gateway to go on."
         scope = f"Budget scope {self.scope_name!r}" if self.scope_name else "The budget"
         figures = {
-            "usd": f"{self.usd_used:.6f} of {self.usd_limit or 0} USD",
+            "usd": f"{self.usd_used:.6f} of {Decimal(str(self.usd_limit or 0)):f} USD",
             "token": f"{self.tokens_used} of {self.token_limit} tokens",
             "cost": f"{self.cost_used} of {self.cost_limit} CU",
         }[self.limit_type]
-        if self.held:
-            figures += f", and {self.held} more held by calls under way"
+        parameter = _LIMIT_PARAMETER[self.limit_type]
+        if self.held and not self.missing:
+            held = f"{self.held} more are held by calls under way until their cost is known"
+            return f"{scope} has no room at the moment: {figures}, and {held}. Wait for them, or raise {parameter}."
         if self.missing:
-            raise_it = f"Raise {_LIMIT_PARAMETER[self.limit_type]}, or ask for less."
+            figures += f", and {self.held} held by calls under way" if self.held else ""
+            raise_it = f"Raise {parameter}, or ask for less."
             return f"{scope} has no room for this call: {figures}; {self.missing} more would be needed. {raise_it}"
         after = " The answer that crossed the limit is in .response." if self.response is not None else ""
         if self.partial is not None:
             after = " The stream was closed; the text received so far is in .partial."
-        return f"{scope} is used up: {figures}.{after} Raise {_LIMIT_PARAMETER[self.limit_type]} to go on."
+        return f"{scope} is used up: {figures}.{after} Raise {parameter} to go on."
 
     @property
     def details(self) -> dict[str, Any]:
         return {name: value for name, value in super().details.items() if name not in {"response", "partial"}}
 
     def to_prompt(self) -> str:
+        if self.held:
+            return (
+                "Blocked for now: other calls under way may use up the rest of the budget. Wait until they are done, "
+                "then try again; do not start more calls at once."
+            )
         if self.scope_kind == "nested":
             which = f"of {quoted(self.scope_name)}" if self.scope_name else "of this sub-task"
             return one_line(f"Blocked: the budget {which} is used up. Do not use it again; go on with what you have.")

@@ -7,10 +7,13 @@ lowers the call's output limit until that fits: used and held together never exc
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
+
+from anyio import get_current_task
 
 from actguard.context import current_tool
 from actguard.exceptions import BudgetExceededError, GuardError, quoted
@@ -116,9 +119,10 @@ class Desk:
     async def admit_in_turn(self, asked: Asked) -> Ticket:
         """The same, waiting while only other calls' holds are in the way: first come, first served.
 
-        A call that waits for a stream which its own task keeps open waits for ever.
+        Refused, too, when all of those are calls of this very task or thread (a stream that it is reading): they
+        cannot end while it waits.
         """
-        me, queues = Waiter(), self._tree.queues
+        me, queues, asker = Waiter(), self._tree.queues, _asker()
         with self._tree.lock:
             queue = queues.setdefault(self._account, deque())
             queue.append(me)
@@ -127,8 +131,9 @@ class Desk:
                 if queue[0] is me:
                     decision = self._decide(asked)
                     if isinstance(decision, Ticket):
+                        decision.asker = asker
                         return decision
-                    if not decision.for_now:
+                    if not decision.for_now or self._waits_for(asker):
                         raise self._error(decision)
                 await me.bell.wait()
                 me.bell = Reply()
@@ -138,6 +143,11 @@ class Desk:
                 if not queue and queues.get(self._account) is queue:
                     del queues[self._account]
             self._tree.room_came_back()  # whoever is first now looks again
+
+    def _waits_for(self, asker: object) -> bool:
+        """True when every call under way was asked for by ``asker`` itself."""
+        with self._tree.lock:
+            return all(getattr(call, "asker", None) == asker for call in self._tree.open_calls)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -250,7 +260,14 @@ class Desk:
         raise AssertionError("a call that fits every scope was not admitted")
 
     def _error(self, refusal: Refusal) -> BudgetExceededError:
-        return self._tree.refusal(refusal.full, before_sending=True, missing=refusal.missing)
+        return self._tree.refusal(refusal.full, for_now=refusal.for_now, missing=refusal.missing)
+
+
+def _asker() -> object:
+    """Who is asking here: the task of the event loop, or, in a plain ``with`` or call, the thread."""
+    if Reply.blocks_here():
+        return "thread", threading.get_ident()
+    return "task", get_current_task().id
 
 
 def _full(account: Account) -> Refusal | None:

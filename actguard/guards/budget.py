@@ -412,10 +412,12 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         cu = usd_to_cu(usd, tree.cu_per_usd)
         charge = Charge(RowKey("custom", name, self.name, context.current_tool.get(), False), usd=usd, cost=cu, calls=0)
         with tree.lock:
+            # A cost that crosses a limit is let through by on_crossing="return"; one that comes after it is not.
+            full_before = ledger.full(self.account)
             ledger.record(self.account, None, charge)
             if tree.entries is not None:
                 tree.entries.append(CallEntry(model=name, cost_cu=cu, scope_name=self.name))
-            full = ledger.full(self.account, raises)
+            full = ledger.full(self.account, raises) or full_before
         if full is not None:
             raise tree.refusal(full)
 

@@ -44,6 +44,7 @@ class Ticket:
         "_tree",
         "account",
         "api",
+        "asker",
         "estimate",
         "model",
         "output_limit",
@@ -85,6 +86,8 @@ class Ticket:
         self.tool_name = tool_name
         self.settled = False
         """True once the call is charged or released, and not only provisionally at scope exit."""
+        self.asker: object = None
+        """The task or thread that asked for it, where calls wait for each other: one that waits for itself must not."""
         self._scope_name = scope_name
         self._hold = hold
         self._running = NOTHING

@@ -136,7 +136,7 @@ class Tree:
             call.close_books(final=account is None)
 
     def refusal(
-        self, full: Full, *, announce: bool = True, before_sending: bool = False, missing: str | None = None
+        self, full: Full, *, announce: bool = True, for_now: bool = False, missing: str | None = None
     ) -> BudgetExceededError:
         """The error that says that ``full.account`` is full, announced on the bus."""
         account, owner = full.account, owner_of(full.account)
@@ -153,7 +153,6 @@ class Tree:
                 "cost_limit": limits.cost,
             }
             amount = {"usd": f"{held.usd:.6f} USD", "token": f"{held.tokens} tokens", "cost": f"{held.cost} CU"}
-            under_way = before_sending and bool(self.open_calls)
         if announce and bus.wants(BudgetBlocked):
             bus.publish(BudgetBlocked(run_id=owner.run_id, user_id=owner.user_id, **scope, **figures))
         return BudgetExceededError(
@@ -163,7 +162,7 @@ class Tree:
             scope_kind=scope["scope_kind"],
             parent_scope_id=scope["parent_scope_id"],
             root_scope_id=scope["root_scope_id"],
-            held=amount[full.limit_type] if under_way else None,
+            held=amount[full.limit_type] if for_now else None,
             missing=missing,
             **figures,
         )

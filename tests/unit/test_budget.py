@@ -230,8 +230,28 @@ def test_crossing_may_return_and_the_next_call_is_refused(client: Client) -> Non
         charged(budget, CENT)
         with pytest.raises(BudgetExceededError):
             admitted(budget)
-        budget.add_cost("x", Decimal("0.01"))
+        with pytest.raises(BudgetExceededError):
+            budget.add_cost("x", Decimal("0.01"))
     assert budget.usd_used == 0.02
+
+
+def test_an_outside_cost_that_crosses_may_return_and_the_next_is_refused(client: Client) -> None:
+    with client.run(), client.budget_guard(usd_limit="0.01", on_crossing="return") as budget:
+        budget.add_cost("x", Decimal("0.01"))
+        with pytest.raises(BudgetExceededError):
+            budget.add_cost("x", Decimal("0.01"))
+    assert budget.usd_used == 0.02
+
+
+def test_a_refusal_for_what_others_hold_says_that_it_is_for_now(client: Client) -> None:
+    with client.run(), client.budget_guard(usd_limit="0.01") as budget:
+        ticket = admitted(budget, CENT)
+        with pytest.raises(BudgetExceededError, match="no room at the moment") as refused:
+            admitted(budget)
+        ticket.release()
+        admitted(budget).release()
+    assert refused.value.retryable
+    assert "Blocked for now" in refused.value.to_prompt()
 
 
 def test_a_scope_that_raises_does_so_although_one_inside_it_returns(client: Client) -> None:
@@ -517,7 +537,7 @@ def test_breakdown_groups_by_model_scope_and_tool(client: Client) -> None:
 def test_calls_under_way_refuse_others_until_their_holds_come_back(client: Client) -> None:
     with client.run(), client.budget_guard(usd_limit="0.03", name="all") as budget:
         first, second, third = (admitted(budget, CENT) for _ in range(3))
-        with pytest.raises(BudgetExceededError, match=r"0\.030000 USD more held by calls under way") as refused:
+        with pytest.raises(BudgetExceededError, match=r"0\.030000 USD more are held by calls under way") as refused:
             admitted(budget, 1)
         assert refused.value.usd_used == 0.0
         first.release()

@@ -7,7 +7,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -218,3 +218,8 @@ def test_many_threads_report_one_uncounted_call(client: Client) -> None:
         for thread in threads:
             thread.join()
     assert len(caught) == 1
+
+
+def test_a_process_pool_cannot_be_carried_into() -> None:
+    with ProcessPoolExecutor(1) as pool, pytest.raises(ActGuardUsageError, match="process pool"):
+        carry(pool)

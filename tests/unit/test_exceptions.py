@@ -262,7 +262,7 @@ def test_a_budget_error_says_what_is_full_and_how_to_go_on() -> None:
     error = BudgetExceededError(usd_used=0.0512, usd_limit=0.05, scope_name="research")
     assert str(error) == "Budget scope 'research' is used up: 0.051200 of 0.05 USD. Raise usd_limit to go on."
     by_tokens = BudgetExceededError(tokens_used=11, token_limit=10, limit_type="token", held="5 tokens")
-    assert "11 of 10 tokens, and 5 tokens more held by calls under way" in str(by_tokens)
+    assert "no room at the moment: 11 of 10 tokens, and 5 tokens more are held by calls under way" in str(by_tokens)
     by_cost = BudgetExceededError(cost_used=11, cost_limit=10, limit_type="cost")
     assert "11 of 10 CU" in str(by_cost)
     remote = BudgetExceededError(origin="remote", path="/api/v1/reserve", status_code=409)

@@ -33,7 +33,9 @@ def test_the_last_event_needs_no_empty_line() -> None:
 
 
 @given(
-    events=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).map(str.encode), max_size=5),
+    events=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1).map(str.encode), max_size=5
+    ),
     cuts=st.lists(st.integers(0, 200), max_size=10),
     end=st.sampled_from([b"\n", b"\r\n"]),
 )

@@ -303,3 +303,23 @@ def test_a_thread_waits_for_a_task_on_another_loop(client: Client) -> None:
         thread.join(20)
         got[0].release()
         assert budget.account.held.tokens == 0
+
+
+def test_nobody_waits_for_a_call_of_its_own(client: Client, on_loop: Runner) -> None:
+    async def reads_a_stream_and_calls_again() -> None:
+        async with client.run(), client.budget_guard(usd_limit="0.001", **WAITS) as budget:
+            stream = await budget.admit_in_turn(a_call(1_000))
+            with pytest.raises(BudgetExceededError, match="no room at the moment"):
+                await budget.admit_in_turn(a_call(1))
+            stream.release()
+            (await budget.admit_in_turn(a_call(1))).release()
+
+    on_loop(reads_a_stream_and_calls_again)
+
+
+def test_no_thread_waits_for_a_call_of_its_own(client: Client) -> None:
+    with client.run(), client.budget_guard(usd_limit="0.001", **WAITS) as budget:
+        stream = step(budget.admit_in_turn(a_call(1_000)))
+        with pytest.raises(BudgetExceededError, match="no room at the moment"):
+            step(budget.admit_in_turn(a_call(1)))
+        stream.release()
