@@ -117,7 +117,7 @@ class GatewayServer:
         assert task is not None
         self._connections.add(task)
         try:
-            while (request := await _read(reader)) is not None:
+            while (request := await _read(reader, writer)) is not None:
                 if not await self._answer(writer, reader, self._handle(request)):
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
@@ -160,11 +160,14 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
     return False
 
 
-async def _read(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except asyncio.IncompleteReadError:
+async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
+    begins = await reader.read(1)
+    if not begins.isalpha():
+        if begins:  # it speaks TLS, or nothing that we know
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
         return None
+    head = (begins + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip("\r\n").split("\r\n")
     method, path, _ = first.split(" ", 2)
     pairs = (line.partition(":") for line in lines)
