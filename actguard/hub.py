@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
 
+from actguard.locks import SettlingLock
+
 START_TIMEOUT_S = 10.0
 """A thread that has not come up after this long never will."""
 
@@ -44,7 +46,7 @@ class Hub:
 
     def __init__(self, name: str = "actguard-hub") -> None:
         self._name = name
-        self._lock = threading.RLock()
+        self._lock = SettlingLock()
         self._residents: list[Resident] = []
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +80,7 @@ class Hub:
             RuntimeError: as `start`.
         """
         with self._lock:
-            self.start()
+            self._start()
             self._residents.append(resident)
             resident.bind(self)
             self.call_soon(lambda: self._spawn(resident.live))
@@ -94,24 +96,27 @@ class Hub:
         Raises:
             RuntimeError: the hub was stopped, or no thread can be started any more (interpreter exit).
         """
+        if self._loop is None:
+            with self._lock:
+                self._start()
+
+    def _start(self) -> None:
+        """`start`, under the lock."""
         if self._loop is not None:
             return
-        with self._lock:
-            if self._loop is not None:
-                return
-            if self.closed:
-                raise RuntimeError("this client is closed")
-            ready = threading.Event()
-            thread = self._thread = threading.Thread(
-                target=Context().run, args=(self._run, ready), name=self._name, daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:
-                self._thread = None
-                raise
-            if not ready.wait(START_TIMEOUT_S):
-                raise RuntimeError("the background thread did not start")
+        if self.closed:
+            raise RuntimeError("this client is closed")
+        ready = threading.Event()
+        thread = self._thread = threading.Thread(
+            target=Context().run, args=(self._run, ready), name=self._name, daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
+        if not ready.wait(START_TIMEOUT_S):
+            raise RuntimeError("the background thread did not start")
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` soon on the hub's loop, from any thread, in a context of its own: the caller's would say
@@ -188,7 +193,7 @@ class Hub:
             for task in tasks:
                 task._log_destroy_pending = False  # it goes on, in the parent
             _parents_loops.extend((self._loop, *tasks))
-        self._lock = threading.RLock()
+        self._lock = SettlingLock()
         self._loop = self._thread = self._stop = None
         self._tasks = set()
         self._inbox, self._woken = deque(), False

@@ -19,6 +19,8 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 from anyio.lowlevel import current_token
 
+from actguard.locks import SettlingLock
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -120,7 +122,7 @@ class Reply(Generic[T]):
     __slots__ = ("_error", "_lock", "_undo", "_value", "_wake", "abandoned", "done")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = SettlingLock()
         self._wake: list[Callable[[], object]] = []
         self._value: T | None = None
         self._error: BaseException | None = None

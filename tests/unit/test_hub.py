@@ -13,6 +13,7 @@ import pytest
 from conftest import Runner, until
 
 from actguard.hub import Hub
+from actguard.locks import when_safe
 
 color: ContextVar[str] = ContextVar("color", default="none")
 
@@ -239,3 +240,18 @@ def test_work_runs_in_no_context_of_the_caller_and_on_asyncio_whoever_sent_it(hu
 
     on_loop(main)
     assert seen == ["none", "none"]
+
+
+def test_a_finalizer_that_needs_the_hub_while_it_is_being_started_starts_no_second_one(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_and_finalize(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        when_safe(hub.start)  # as the garbage collector may have it
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_finalize)
+    hub.add(Lodger())
+    assert len(hub_threads()) == 1

@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 from conftest import Runner, until
 
+from actguard.locks import when_safe
 from actguard.scope import Reply, Scope, step
 
 number: ContextVar[int] = ContextVar("number", default=0)
@@ -296,3 +297,24 @@ def test_answer_and_abandon_racing_undo_exactly_once() -> None:
         for thread in threads:
             thread.join()
     assert len(undone) == 300
+
+
+class FinalizerComesHere(list[Any]):
+    """As when the garbage collector runs a finalizer in the middle of an append."""
+
+    def __init__(self, finalizer: Callable[[], object]) -> None:
+        self.finalizer = finalizer
+
+    def append(self, item: Any) -> None:
+        when_safe(self.finalizer)
+        super().append(item)
+
+
+def test_a_finalizer_may_answer_while_its_own_thread_is_about_to_wait() -> None:
+    reply: Reply[int] = Reply()
+    reply._wake = FinalizerComesHere(lambda: reply.answer(7))
+    waiting = threading.Thread(target=lambda: got.append(blocking(reply)), daemon=True)
+    got: list[int] = []
+    waiting.start()
+    waiting.join(5)
+    assert got == [7]
