@@ -238,7 +238,7 @@ async def test_a_stream_that_reaches_the_limit_is_closed_and_what_arrived_is_del
     received = ""
     with spending(token_limit=100) as budget:
         stream = await open_stream(client)
-        with pytest.raises(BudgetExceededError) as reached:  # noqa: PT012  any of the reads
+        with pytest.raises(BudgetExceededError) as reached:
             while True:
                 received += await until_text(stream)
         await provider.wait_for(lambda: provider.requests[0].disconnected)
@@ -265,7 +265,7 @@ async def test_a_stream_that_ends_exactly_over_the_limit_delivers_everything_fir
     with spending(token_limit=5005):
         stream = await stream_of(client)
         kinds = []
-        with pytest.raises(BudgetExceededError) as crossed:  # noqa: PT012  any of the reads
+        with pytest.raises(BudgetExceededError) as crossed:
             while True:
                 kinds.append((await first(stream)).type)
     assert kinds[-1] in ("message_stop", "content_block_delta")

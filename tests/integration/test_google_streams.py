@@ -194,7 +194,7 @@ async def test_a_stream_that_reaches_the_limit_is_closed_and_what_arrived_is_del
     received = ""
     with spending(token_limit=100) as budget:
         stream = await stream_of(client)
-        with pytest.raises(BudgetExceededError) as reached:  # noqa: PT012  any of the reads
+        with pytest.raises(BudgetExceededError) as reached:
             while True:
                 received += (await first(stream)).text
         await provider.wait_for(lambda: provider.requests[0].disconnected)
@@ -217,7 +217,7 @@ async def test_a_stream_whose_end_crosses_delivers_everything_first(provider: Lo
     received = ""
     with spending(token_limit=10):
         stream = await stream_of(client)
-        with pytest.raises(BudgetExceededError) as crossed:  # noqa: PT012  any of the reads
+        with pytest.raises(BudgetExceededError) as crossed:
             while True:
                 received += (await first(stream)).text or ""
     assert received == crossed.value.partial == "All of it."
@@ -243,7 +243,7 @@ async def test_a_stream_that_the_budget_ended_is_not_taken_up_again(mode: str) -
         sdk = genai.Client(api_key="k", vertexai=False, http_options=options)
         with spending(token_limit=100) as budget:
             received, stream = "", await stream_of(sdk if mode == "sync" else sdk.aio)
-            with pytest.raises(BudgetExceededError) as reached:  # noqa: PT012  any of the reads
+            with pytest.raises(BudgetExceededError) as reached:
                 while True:
                     received += (await first(stream)).text
             assert reached.value.partial == received != ""
