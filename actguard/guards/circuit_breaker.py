@@ -12,14 +12,10 @@ from actguard.guards.protocol import CallScope, refused
 from actguard.guards.state import define, shared
 from actguard.guards.tools import Call
 from actguard.rules import checks
-from actguard.rules.breaker import Breaker, Outcome, Permit, Refusal
+from actguard.rules.breaker import FIRST_PERMIT, Breaker, Outcome, Permit, Refusal
 from actguard.rules.failures import FAIL_ON_DEFAULT, IGNORE_ON_DEFAULT, FailureKind
 
 _SETTINGS = ("max_fails", "reset_timeout", "fail_on", "ignore_on")
-
-
-FIRST_PERMIT = Permit(0)
-"""What a dependency gives that has never opened."""
 
 
 class CircuitBreaker(Guard[None]):
@@ -42,44 +38,42 @@ class CircuitBreaker(Guard[None]):
                     field=field,
                 )
 
-    def scope(self, call: Call) -> CallScope:
-        return _Passage(self, call)
+        self._untroubled = _Passage(self, FIRST_PERMIT)
 
-
-class _Passage(CallScope):
-    """One call of the dependency. Its permit comes back however the call ends."""
-
-    __slots__ = ("_call", "_guard", "_outcome", "_permit")
-
-    def __init__(self, guard: CircuitBreaker, call: Call) -> None:
-        self._guard = guard
-        self._call = call
-        self._permit = FIRST_PERMIT
-        self._outcome = Outcome.NEITHER
-
-    def enter(self) -> None:
-        guard = self._guard
-        if shared.is_free(guard.state_key):
-            return  # it has not failed: nothing to ask now, and nothing to tell of a success
-        permit = shared.apply(guard.state_key, guard.breaker.admit, clock.monotonic())
+    def enter(self, call: Call) -> CallScope:
+        if shared.is_free(self.state_key):  # nothing has failed yet, or since the last success: half of the cost
+            return self._untroubled
+        permit = shared.apply(self.state_key, self.breaker.admit, clock.monotonic())
         if isinstance(permit, Refusal):
             error = CircuitOpenError(
-                dependency_name=guard.dependency,
+                dependency_name=self.dependency,
                 reset_at=clock.epoch() + permit.retry_after,
                 retry_after=permit.retry_after,
             )
-            raise refused(guard, self._call, error)
+            raise refused(self, call, error)
+        return _Passage(self, permit)
+
+
+class _Passage(CallScope):
+    """A call that goes on. Its permit comes back however the call ends."""
+
+    __slots__ = ("_guard", "_permit")
+
+    def __init__(self, guard: CircuitBreaker, permit: Permit) -> None:
+        self._guard = guard
         self._permit = permit
 
     def returned(self, value: Any) -> Any:
-        self._outcome = self._guard.breaker.outcome_of_result(value)
+        self._settle(self._guard.breaker.outcome_of_result(value))
         return value
 
     def leave(self, error: BaseException | None) -> None:
-        breaker = self._guard.breaker
-        outcome = self._outcome if error is None else breaker.outcome_of_error(error)
-        if outcome is Outcome.FAILURE or not shared.is_free(self._guard.state_key):
-            shared.apply(self._guard.state_key, breaker.settle, self._permit, outcome, clock.monotonic())
+        self._settle(Outcome.NEITHER if error is None else self._guard.breaker.outcome_of_error(error))
+
+    def _settle(self, outcome: Outcome) -> None:
+        guard = self._guard
+        if outcome is not Outcome.SUCCESS or not shared.is_free(guard.state_key):
+            shared.apply(guard.state_key, guard.breaker.settle, self._permit, outcome, clock.monotonic())
 
 
 def circuit_breaker(

@@ -32,42 +32,38 @@ class Enforce(Guard[None]):
             rule.validate(tool.parameters)
         return self
 
-    def scope(self, call: Call) -> CallScope:
-        return _Check(self, call)
-
-
-class _Check(CallScope):
-    """The check of one call. What the rules hold is used up when it succeeds, and given back when it does not."""
-
-    __slots__ = ("_call", "_guard", "_held")
-
-    def __init__(self, guard: Enforce, call: Call) -> None:
-        self._guard = guard
-        self._call = call
-
-    def enter(self) -> None:
-        call, guard = self._call, self._guard
+    def enter(self, call: Call) -> CallScope | None:
         assert call.tool is not None
-        session = session_of(guard, call)
-        held = self._held = CallSession(session.key, call.tool.name, shared.apply, clock.monotonic())
+        session = session_of(self, call)
+        held = CallSession(session.key, call.tool.name, shared.apply, clock.monotonic())
         arguments = call.tool.arguments(call.args, call.kwargs)
-        rule = guard.rules[0]
+        rule = self.rules[0]
         try:
-            for rule in guard.rules:
+            for rule in self.rules:
                 rule.check(arguments, held)
         except GuardError as refusal:
             held.release()
-            raise _announced(guard, call, rule, refusal) from refusal.__cause__
+            raise _announced(self, call, rule, refusal) from refusal.__cause__
         except BaseException:
             held.release()
             raise
+        return _Holding(held) if held.mark() else None
+
+
+class _Holding(CallScope):
+    """A call for which rules hold something: used up when it succeeds, given back when it does not."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: CallSession) -> None:
+        self._held = held
 
     def returned(self, value: Any) -> Any:
         self._held.commit(clock.monotonic())
         return value
 
     def leave(self, error: BaseException | None) -> None:
-        self._held.release()  # nothing is left to release after a success
+        self._held.release()
 
 
 def _announced(guard: Enforce, call: Call, rule: Rule, refusal: GuardError) -> GuardError:

@@ -8,7 +8,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, TypeVar, cast
 
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.protocol import CallScope
+from actguard.guards.protocol import CallScope, Entered, Waiting
 from actguard.guards.tools import Call, Tool
 from actguard.guards.wrapping import decorate
 from actguard.scope import Scope
@@ -41,28 +41,33 @@ class Guard(Scope[T_co]):
         return self
 
     @abstractmethod
-    def scope(self, call: Call) -> CallScope:
-        """The scope around one call."""
+    def enter(self, call: Call) -> Entered | Waiting:
+        """Let ``call`` go on or refuse it, see `actguard.guards.protocol`."""
 
     async def __aenter__(self) -> T_co:
         if not self.direct:
             raise ActGuardUsageError(f"{self.name} needs a tool: use it as a decorator", field=self.name)
-        scope = self.scope(Call(None, (), {}))
-        entered: Any = scope.enter()
+        entered = self.enter(Call(None, (), {}))
         if isinstance(entered, CoroutineType):
             entered = await entered
+        scope = entered if isinstance(entered, CallScope) else _NOTHING_TO_LEAVE
         entry = _Entry(self, scope)
         self._entries.add(entry)
         _entered_here.set((*_entered_here.get(), entry))
-        return cast(T_co, entered)
+        return cast(T_co, scope.given)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         scope = self._leave().scope
-        if error is None:
+        if error is not None:
+            scope.leave(error)
+            return
+        try:
             scope.returned(None)
-        scope.leave(error)
+        except BaseException as refusal:
+            scope.leave(refusal)
+            raise
 
     def _leave(self) -> _Entry:
         """The entry that is left: the innermost of this context, else the only one there is."""
@@ -88,5 +93,6 @@ class _Entry:
         self.scope = scope
 
 
+_NOTHING_TO_LEAVE = CallScope()
 _entered_here: ContextVar[tuple[_Entry, ...]] = ContextVar("actguard_entered_guards", default=())
 """What is entered directly here, the innermost last: one guard object may be entered many times."""

@@ -101,10 +101,10 @@ class Idempotent(Guard[Outcome]):
         bound._read = tool.reader(PARAMETER)
         return bound
 
-    def scope(self, call: Call) -> CallScope:
+    def enter(self, call: Call) -> Any:
         key = self.key if self._read is None else self._read(call.args, call.kwargs)
         check_key(key)
-        return (_Work if call.tool is not None else _Block)(self, call, key)
+        return (_Work if call.tool is not None else _Block)(self, call, key).begin()
 
 
 class _Work(CallScope):
@@ -121,7 +121,8 @@ class _Work(CallScope):
         self._bell: Reply[None] | None = None
         self._outer: tuple[_Work, ...] = ()
 
-    def enter(self) -> Any:
+    def begin(self) -> Any:
+        """What entering the guard gives."""
         self._run: Run = run_of("idempotent")
         decision = self._begin()
         if self._bell is not None and decision.verdict is Verdict.IN_PROGRESS:
@@ -156,7 +157,7 @@ class _Work(CallScope):
             if self._guard.waits:
                 self._outer = _working.get()
                 _working.set((*self._outer, self))
-            return None
+            return self
         if decision.verdict is Verdict.REPLAY and not self._guard.raises and not is_used_up(decision.result):
             intervened(self._guard, self._call, action="return_cached")
             return Replay(decision.result)
@@ -164,18 +165,22 @@ class _Work(CallScope):
         raise refused(self._guard, self._call, refusal)
 
     def returned(self, value: Any) -> Any:
+        self._work_no_more()
         self._end(keys.finish, value, clock.monotonic(), self._guard.ttl_s)
         return value
 
     def leave(self, error: BaseException | None) -> None:
-        if self._guard.waits and _working.get()[-1:] == (self,):
-            _working.set(self._outer)
+        self._work_no_more()
         if error is None:
             return
         if self._had_no_effect(error):
             self._end(keys.release)
         else:
             self._end(keys.lose, clock.monotonic(), self._guard.ttl_s)
+
+    def _work_no_more(self) -> None:
+        if self._guard.waits and _working.get()[-1:] == (self,):
+            _working.set(self._outer)
 
     def _had_no_effect(self, error: BaseException) -> bool:
         call = self._call
@@ -196,16 +201,16 @@ class _Work(CallScope):
 class _Block(_Work):
     """A block of code under a key, entered directly."""
 
-    __slots__ = ("_outcome",)
+    __slots__ = ("given",)
 
-    def _decided(self, decision: Decision) -> Outcome:
-        replay = super()._decided(decision)
+    def _decided(self, decision: Decision) -> _Block:
+        entered = super()._decided(decision)
         self._call.started = True
-        self._outcome = Outcome(False, None) if replay is None else Outcome(True, replay.value)
-        return self._outcome
+        self.given = Outcome(True, entered.value) if isinstance(entered, Replay) else Outcome(False, None)
+        return self
 
     def returned(self, value: Any) -> Any:
-        return super().returned(self._outcome.result)
+        return super().returned(self.given.result)
 
 
 _working: ContextVar[tuple[_Work, ...]] = ContextVar("actguard_idempotent_calls", default=())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actguard.exceptions import MaxAttemptsExceeded
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import refused
 from actguard.guards.state import run_of
 from actguard.guards.tools import Call
 from actguard.rules import attempts
@@ -20,28 +20,14 @@ class MaxAttempts(Guard[None]):
         super().__init__()
         self._limit = attempts.checked_limit(calls)
 
-    def scope(self, call: Call) -> CallScope:
-        return _Attempt(self, call, self._limit)
-
-
-class _Attempt(CallScope):
-    __slots__ = ("_call", "_guard", "_limit")
-
-    def __init__(self, guard: MaxAttempts, call: Call, limit: int) -> None:
-        self._guard = guard
-        self._call = call
-        self._limit = limit
-
-    def enter(self) -> None:
-        run, tool = run_of("max_attempts"), self._call.tool
+    def enter(self, call: Call) -> None:
+        run, tool = run_of("max_attempts"), call.tool
         # In direct use the guard object is what is counted.
-        key = self._guard if tool is None else tool.name
-        attempt = run.store.apply(("attempts", key), attempts.attempt, self._limit)
-        if not attempt.allowed:
-            error = MaxAttemptsExceeded(
-                run_id=run.run_id, tool_name=self._call.tool_name, limit=self._limit, used=attempt.used
-            )
-            raise refused(self._guard, self._call, error)
+        key = self if tool is None else tool.name
+        used = run.store.apply(("attempts", key), attempts.attempt)
+        if used > self._limit:
+            error = MaxAttemptsExceeded(run_id=run.run_id, tool_name=call.tool_name, limit=self._limit, used=used)
+            raise refused(self, call, error)
 
 
 def max_attempts(calls: int) -> MaxAttempts:

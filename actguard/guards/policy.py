@@ -23,7 +23,7 @@ from actguard.events import ApprovalRequested
 from actguard.exceptions import ActGuardUsageError, GuardError, called, one_line
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import refused
 from actguard.guards.run import Run
 from actguard.guards.session import Session, active_session
 from actguard.guards.tools import Call, Tool, plain_function
@@ -92,18 +92,21 @@ class Policy(Guard[None]):
         self.ask_timeout_s = checks.duration(ask_timeout_s, "ask_timeout_s", "policy")
         self.allows_by_default = choice(default, ("allow", "deny"), "default", "policy") == "allow"
 
-    def scope(self, call: Call) -> CallScope:
-        return _Decision(self, call)
+    def enter(self, call: Call) -> Coroutine[Any, Any, None] | None:
+        return _Decision(self, call).begin()
 
 
-class _Decision(CallScope):
+class _Decision:
+    """What the policy says about one call."""
+
     __slots__ = ("_call", "_guard")
 
     def __init__(self, guard: Policy, call: Call) -> None:
         self._guard = guard
         self._call = call
 
-    def enter(self) -> Coroutine[Any, Any, None] | None:
+    def begin(self) -> Coroutine[Any, Any, None] | None:
+        """Let the call go on (None), or refuse it; or a coroutine to wait for first."""
         tool = self._call.tool
         assert tool is not None
         arguments = tool.arguments(self._call.args, self._call.kwargs)

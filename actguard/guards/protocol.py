@@ -1,18 +1,17 @@
 """How guards surround a call: the one protocol.
 
-    enter     the scopes of the guards are entered, from the outside in
+    enter     the guards are entered, from the outside in
     the body  runs; the drivers in `actguard.guards.wrapping` do that, one per kind of function
-    leave     it returned: the scopes are left, from the inside out
-    failed    it raised, or a guard refused: those that were entered are left with the error
+    leave     it returned: what was entered is left, from the inside out
+    failed    it raised, or a guard refused: what was entered is left with the error
 
-None of the functions ever waits. Where a guard has to wait, `enter` returns a coroutine for the driver to wait for and
-is called again with its result. Nearly no guard has to, so nearly every call costs no more than plain function calls.
+None of the functions ever waits. Where a guard has to wait, `enter` returns a coroutine for the driver to wait for.
+Nearly no guard has to, and many have nothing to do at the end, so nearly every call costs a few plain function calls.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from actguard import clock
@@ -26,25 +25,28 @@ LONGEST_MESSAGE = 256
 
 
 R = TypeVar("R", bound=ToolGuardError)
-Waiting = Coroutine[Any, Any, Replay | None]
 
 
-class CallScope(ABC):
-    """One guard around one call: entered, then left, whatever happens in between. Neither of the two waits."""
+class CallScope:
+    """A guard around one call that has something to do when it ends. Neither of its two exits waits."""
 
     __slots__ = ()
 
-    @abstractmethod
-    def enter(self) -> Replay | Waiting | None:
-        """Let the call go on (None), give its result (`Replay`), refuse it by raising; or wait first: a coroutine
-        that ends in the same way."""
+    given: Any = None
+    """What ``async with`` gives when the guard is entered directly."""
 
     def returned(self, value: Any) -> Any:
-        """The body has returned ``value``; called before the scope is left, and only then. What the caller gets."""
+        """The exit when the body has returned ``value``: what the caller gets. What it raises, `leave` is told."""
         return value
 
-    def leave(self, error: BaseException | None) -> None:  # noqa: B027  many guards have nothing to do then
-        """The call has ended, with ``error`` or without. What is raised here takes the place of the error."""
+    def leave(self, error: BaseException | None) -> None:
+        """The exit when the call ends with ``error``, or (None) when its body did not have to run. What is raised here
+        takes the place of the error."""
+
+
+Entered = CallScope | Replay | None
+"""What entering a guard gives: a scope to leave, the result in place of the body's, or nothing to do when it ends."""
+Waiting = Coroutine[Any, Any, Entered]
 
 
 class Named(Protocol):
@@ -57,58 +59,73 @@ class Named(Protocol):
 class Surrounding(Named, Protocol):
     """A guard, as far as the protocol knows it."""
 
-    def scope(self, call: Call) -> CallScope: ...
+    def enter(self, call: Call) -> Entered | Waiting:
+        """Let the call go on, or refuse it by raising; or wait first: a coroutine that ends in the same way."""
 
 
-def enter(call: Call, guards: Sequence[Surrounding], waited_for: Replay | None = None) -> Waiting | None:
-    """Enter the scopes of ``guards`` that are not entered yet; afterwards the body runs, unless ``call.replay`` is set.
+def enter(call: Call, guards: Iterable[Surrounding]) -> Coroutine[Any, Any, None] | None:
+    """Enter ``guards``; afterwards the body runs, unless ``call.replay`` is set.
 
-    When a coroutine is returned: call this again with what it ends with.
+    A coroutine is for the driver to wait for: a guard has to wait, and the rest is entered after that.
     """
-    entered = call.entered
-    if call.waiting is not None:
-        entered.append(call.waiting)
-        call.waiting, call.replay = None, waited_for
-    if call.replay is None:
-        for guard in guards[len(entered) :]:
-            scope = guard.scope(call)
-            decision = scope.enter()
-            if decision is None:
-                entered.append(scope)
-            elif isinstance(decision, Replay):
-                entered.append(scope)
-                call.replay = decision
-                return None
-            else:
-                call.waiting = scope
-                return decision
-        call.started = True
-        run = active_run()
-        if run is not None and run.bus.wants(ToolInvoke):
-            call.began_at = clock.monotonic()
+    ahead = iter(guards)
+    for guard in ahead:
+        entered = guard.enter(call)
+        if entered is None:
+            continue
+        if isinstance(entered, CallScope):
+            call.entered.append(entered)
+        elif isinstance(entered, Replay):
+            call.replay = entered
+            return None
+        else:
+            return _enter_later(call, entered, ahead)
+    call.started = True
+    run = active_run()
+    if run is not None and run.bus.wants(ToolInvoke):
+        call.began_at = clock.monotonic()
     return None
+
+
+async def _enter_later(call: Call, waiting: Waiting, ahead: Iterator[Surrounding]) -> None:
+    """Enter a guard that has to wait, and those ``ahead``."""
+    entered = await waiting
+    if isinstance(entered, Replay):
+        call.replay = entered
+        return
+    if entered is not None:
+        call.entered.append(entered)
+    rest = enter(call, ahead)
+    if rest is not None:
+        await rest
 
 
 def leave(call: Call, value: Any) -> Any:
     """The body has returned ``value``, or did not have to run. What the caller gets."""
-    replay = call.replay
-    if replay is not None:
-        value = replay.value
-    elif call.began_at is not None:
+    if call.replay is not None:
+        return _leave_without(call, call.replay)
+    if call.began_at is not None:
         publish(ToolInvoke, call, duration_s=clock.monotonic() - call.began_at)
     entered = call.entered
-    try:
-        while entered:
-            scope = entered[-1]
-            if replay is None:
-                value = scope.returned(value)
-            entered.pop()
-            scope.leave(None)
-    except BaseException as refusal:  # noqa: BLE001  raised again
-        _leave_with(call, refusal)
-    if replay is None and (session := current_session.get()) is not None:
+    if entered:
+        try:
+            while entered:
+                value = entered[-1].returned(value)
+                entered.pop()
+        except BaseException as refusal:  # noqa: BLE001  raised again
+            _leave_with(call, refusal)
+    if (session := current_session.get()) is not None:
         session.session.succeeded(call.tool)
     return value
+
+
+def _leave_without(call: Call, replay: Replay) -> Any:
+    try:
+        while call.entered:
+            call.entered.pop().leave(None)
+    except BaseException as refusal:  # noqa: BLE001  raised again
+        _leave_with(call, refusal)
+    return replay.value
 
 
 def failed(call: Call, error: BaseException) -> NoReturn:

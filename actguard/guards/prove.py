@@ -36,8 +36,11 @@ class Prove(Guard[None]):
         self.max_items = checks.whole_number(max_items, "max_items", "prove")
         self.blocks = choice(on_too_many, ("block", "truncate"), "on_too_many", "prove") == "block"
 
-    def scope(self, call: Call) -> CallScope:
-        return _Proof(self, call)
+    def enter(self, call: Call) -> CallScope:
+        proof = _Proof(self, call)
+        if call.tool is not None and call.tool.kind.is_generator:
+            call.watchers = (*call.watchers, proof.item)
+        return proof
 
 
 class _Proof(CallScope):
@@ -49,12 +52,7 @@ class _Proof(CallScope):
         self._guard = guard
         self._call = call
         self._minted = 0
-
-    def enter(self) -> None:
-        self._session: Session = session_of(self._guard, self._call)
-        tool = self._call.tool
-        if tool is not None and tool.kind.is_generator:
-            self._call.watchers = (*self._call.watchers, self._item)
+        self._session: Session = session_of(guard, call)
 
     def returned(self, value: Any) -> Any:
         tool = self._call.tool
@@ -65,7 +63,7 @@ class _Proof(CallScope):
             self._session.mint(self._guard.kind, each, self._guard.ttl)
         return value
 
-    def _item(self, item: Any) -> None:
+    def item(self, item: Any) -> None:
         """A generator hands out ``item``: its ids hold from now on, so that its consumer can use them at once."""
         found, _ = self._found_in([item])
         for each in self._at_most(found):

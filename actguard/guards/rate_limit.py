@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, overload
 
@@ -10,7 +11,7 @@ from actguard import clock
 from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError, quoted
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import refused
 from actguard.guards.state import shared
 from actguard.guards.tools import Call, Tool
 from actguard.rules import checks, values
@@ -43,15 +44,22 @@ class RateLimit(Guard[None]):
         self._waits = waiting == "wait"
         self.key = key
         self._read: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
+        # A direct use without a key is a limit of its own; one with a key shares it with all that name the same.
+        self._owner: object = ("direct", self if key is None else None)
+        self._state_key = self._key_for(self._owner, key)
+
+    def _key_for(self, owner: object, value: object) -> Key:
+        settings = (self._window.max_calls, self._window.period)
+        return ("rate_limit", owner, settings, None if value is None else values.key_of(value))
 
     def bind(self, tool: Tool) -> RateLimit:
         if self.key is not None:
             raise ScopeValidationError("rate_limit: key is for direct use; a decorator takes scope", field="key")
+        bound = copy.copy(self)
+        bound._owner = tool.name
+        bound._state_key = self._key_for(tool.name, None)
         if self._scope is None:
-            return self
-        bound = RateLimit(
-            self._window.max_calls, self._window.period, self._scope, "wait" if self._waits else "raise", None
-        )
+            return bound
         try:
             bound._read = tool.reader(self._scope)
         except ActGuardUsageError as error:
@@ -60,67 +68,60 @@ class RateLimit(Guard[None]):
             return bound
         raise ScopeValidationError(f"rate_limit: scope: {problem}", field="scope")
 
-    def scope(self, call: Call) -> CallScope:
-        value = self.key if self._read is None else self._read(call.args, call.kwargs)
-        settings = (self._window.max_calls, self._window.period)
-        # A direct use without a key is a limit of its own; one with a key shares it with all that name the same.
-        owner: Any = call.tool.name if call.tool is not None else ("direct", None if value is not None else self)
-        key = ("rate_limit", owner, settings, None if value is None else values.key_of(value))
-        return (_Turn if self._waits else _Admission)(self, call, self._window, key, value)
-
-
-class _Admission(CallScope):
-    __slots__ = ("_call", "_guard", "_key", "_value", "_window")
-
-    def __init__(self, guard: RateLimit, call: Call, window: Window, key: Key, value: object) -> None:
-        self._guard = guard
-        self._call = call
-        self._window = window
-        self._key = key
-        self._value = value
-
-    def enter(self) -> Coroutine[Any, Any, None] | None:
-        decision = shared.apply(self._key, self._window.admit, clock.monotonic())
-        if isinstance(decision, Refused):
-            error = RateLimitExceeded(
-                tool_name=self._call.tool_name,
-                scope_value=self._value,
-                max_calls=self._window.max_calls,
-                period=self._window.period,
-                retry_after=decision.retry_after,
-            )
-            # The value of the argument stands in the figures only, and not at any length.
-            message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
-            figures = {**error.details, "scope_value": _shown(self._value)}
-            raise refused(self._guard, self._call, error, message=message, figures=figures)
+    def enter(self, call: Call) -> Coroutine[Any, Any, None] | None:
+        key, value = self._state_key, self.key
+        if self._read is not None:
+            value = self._read(call.args, call.kwargs)
+            key = self._key_for(self._owner, value)
+        if self._waits:
+            turn = _Turn(self._window, key, call)
+            decision = turn.ask()
+            return turn.wait(decision) if isinstance(decision, Waiting) else None
+        answer = shared.apply(key, self._window.admit, clock.monotonic())
+        if isinstance(answer, Refused):
+            raise self._refused(call, value, answer)
         return None
 
+    def _refused(self, call: Call, value: object, answer: Refused) -> RateLimitExceeded:
+        error = RateLimitExceeded(
+            tool_name=call.tool_name,
+            scope_value=value,
+            max_calls=self._window.max_calls,
+            period=self._window.period,
+            retry_after=answer.retry_after,
+        )
+        # The value of the argument stands in the figures only, and not at any length.
+        message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
+        figures = {**error.details, "scope_value": _shown(value)}
+        return refused(self, call, error, message=message, figures=figures)
 
-class _Turn(_Admission):
-    """An admission that waits its turn: first come, first served, and whoever gives up leaves no gap."""
 
-    __slots__ = ()
+class _Turn:
+    """A call that waits its turn: first come, first served, and whoever gives up leaves no gap."""
 
-    def enter(self) -> Coroutine[Any, Any, None] | None:
-        me = _Waiter()
-        decision = self._ask(me)
-        return self._wait(me, decision) if isinstance(decision, Waiting) else None
+    __slots__ = ("_call", "_key", "_me", "_window")
 
-    def _ask(self, me: _Waiter) -> Waiting | Admitted:
-        decision = shared.apply(self._key, self._window.turn, me, clock.monotonic())
+    def __init__(self, window: Window, key: Key, call: Call) -> None:
+        self._window = window
+        self._key = key
+        self._call = call
+        self._me = _Waiter()
+
+    def ask(self) -> Waiting | Admitted:
+        decision = shared.apply(self._key, self._window.turn, self._me, clock.monotonic())
         if not isinstance(decision, Waiting):
             _wake(decision.wake)
         return decision
 
-    async def _wait(self, me: _Waiter, decision: Waiting | Admitted) -> None:
+    async def wait(self, decision: Waiting | Admitted) -> None:
         try:
             while isinstance(decision, Waiting):
                 with contextlib.suppress(TimeoutError):
-                    await self._call.wait(me.bell, decision.delay)
-                me.bell = Reply()
-                decision = self._ask(me)
+                    await self._call.wait(self._me.bell, decision.delay)
+                self._me.bell = Reply()
+                decision = self.ask()
         except BaseException:
-            _wake(shared.apply(self._key, self._window.leave, me))
+            _wake(shared.apply(self._key, self._window.leave, self._me))
             raise
 
 

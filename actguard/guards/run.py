@@ -6,7 +6,6 @@ import threading
 from types import TracebackType
 
 from actguard import clock, context
-from actguard.bus import Bus
 from actguard.events import Outcome, RunEnd, RunStart, Severity, new_id
 from actguard.exceptions import ActGuardError, NestedRuntimeContextError
 from actguard.guards.arguments import text_or_none
@@ -36,6 +35,8 @@ class Run(Scope["Run"]):
         client: object = None,
     ) -> None:
         self._parts = parts
+        self.bus = parts.bus
+        """Where the events of this run go."""
         self._client = client  # which ends its parts when nobody has it any more
         self.user_id = text_or_none(user_id, "user_id", "run")
         self.run_id = text_or_none(run_id, "run_id", "run") or new_id()
@@ -56,11 +57,6 @@ class Run(Scope["Run"]):
         """The budget that a thread which joins this run is charged to, if one is open."""
         return self.tree.guard if self.tree is not None else None
 
-    @property
-    def bus(self) -> Bus:
-        """Where the events of this run go."""
-        return self._parts.bus
-
     def belongs_to(self, parts: Parts) -> bool:
         """True when this run was opened by the client that owns ``parts``."""
         return self._parts is parts
@@ -75,7 +71,7 @@ class Run(Scope["Run"]):
         store = self._store
         if store is None:
             with self.lock:
-                store = self._store = self._store or MemoryStore(lambda: clock.monotonic())
+                store = self._store = MemoryStore() if self._store is None else self._store
         return store
 
     async def __aenter__(self) -> Run:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import TypeVar, cast
 
-from actguard import clock
 from actguard.context import active_run
 from actguard.exceptions import MissingRuntimeContextError
 from actguard.guards.run import Run
@@ -17,8 +16,8 @@ from actguard.stores.memory import MemoryStore
 
 S = TypeVar("S")
 
-shared = MemoryStore(lambda: clock.monotonic())
-"""State that outlives runs. Its clock is looked up at each use, so that tests can put theirs in its place."""
+shared = MemoryStore()
+"""State that outlives runs."""
 
 
 def run_of(what: str) -> Run:

@@ -52,10 +52,19 @@ class Timeout(Guard[None]):
             )
         return self
 
-    def scope(self, call: Call) -> CallScope:
-        if call.tool is None or call.tool.kind is Kind.COROUTINE:
-            return _Deadline(self, call)
-        return _Steps(self, call)
+    def enter(self, call: Call) -> CallScope | None:
+        if call.tool is not None and call.tool.kind is not Kind.COROUTINE:
+            steps = _Steps(self, call)
+            if call.runner is None or call.runner.left() > self.seconds:
+                call.runner = steps
+            return None
+        if Reply.blocks_here():
+            raise TimeoutUsageError(
+                "timeout cannot interrupt the body of a plain `with`. Use `async with`, or decorate a function: plain "
+                "functions run in a worker thread.",
+                field="timeout",
+            )
+        return _Deadline(self, call)
 
     def expired(self, call: Call) -> ToolTimeoutError:
         """The error for a call that took too long, announced."""
@@ -111,25 +120,22 @@ class _Deadline(CallScope):
     def __init__(self, guard: Timeout, call: Call) -> None:
         self._guard = guard
         self._call = call
+        self._timer: _Timer | None = _Timer(guard.seconds)
 
-    def enter(self) -> None:
-        if Reply.blocks_here():
-            raise TimeoutUsageError(
-                "timeout cannot interrupt the body of a plain `with`. Use `async with`, or decorate a function: plain "
-                "functions run in a worker thread.",
-                field="timeout",
-            )
-        self._timer = _Timer(self._guard.seconds)
+    def returned(self, value: Any) -> Any:
+        self.leave(None)
+        return value
 
     def leave(self, error: BaseException | None) -> None:
-        if self._timer.stop(error):
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.stop(error):
             raise self._guard.expired(self._call) from error
 
 
 # --- plain functions, and generators step by step -------------------------------------------------------------------
 
 
-class _Steps(CallScope):
+class _Steps:
     """Has the body, or each step of a generator, run under what is left of the time."""
 
     __slots__ = ("_call", "_context", "_deadline", "_guard")
@@ -137,14 +143,8 @@ class _Steps(CallScope):
     def __init__(self, guard: Timeout, call: Call) -> None:
         self._guard = guard
         self._call = call
-        self._deadline = 0.0
+        self._deadline = clock.monotonic() + guard.seconds
         self._context: Context | None = None
-
-    def enter(self) -> None:
-        self._deadline = clock.monotonic() + self._guard.seconds
-        outer = self._call.runner
-        if outer is None or outer.left() > self._guard.seconds:
-            self._call.runner = self
 
     def left(self) -> float:
         left = self._deadline - clock.monotonic()

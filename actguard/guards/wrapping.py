@@ -78,8 +78,8 @@ def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
         value = None
         try:
             waiting = enter(call, guards)
-            while waiting is not None:
-                waiting = enter(call, guards, step(waiting))
+            if waiting is not None:
+                step(waiting)
             if call.replay is None:
                 outer = current_tool.set(name)
                 try:
@@ -104,8 +104,8 @@ def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
         value = None
         try:
             waiting = enter(call, guards)
-            while waiting is not None:
-                waiting = enter(call, guards, await waiting)
+            if waiting is not None:
+                await waiting
             if call.replay is None:
                 outer = current_tool.set(name)
                 try:
@@ -158,8 +158,8 @@ def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
         value = None
         try:
             waiting = enter(call, guards)
-            while waiting is not None:
-                waiting = enter(call, guards, step(waiting))
+            if waiting is not None:
+                step(waiting)
             if call.replay is None:
                 value = yield from body(call)
         except BaseException as error:  # noqa: BLE001  raised again
@@ -186,8 +186,8 @@ def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
         call = Call(tool, args, kwargs)
         try:
             waiting = enter(call, guards)
-            while waiting is not None:
-                waiting = enter(call, guards, await waiting)
+            if waiting is not None:
+                await waiting
             if call.replay is None:
                 generator = function(*args, **kwargs)
                 move: Callable[..., Any] = generator.__anext__

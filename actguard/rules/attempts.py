@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from actguard.exceptions import MaxAttemptsConfigurationError
 from actguard.rules import checks
-
-
-class Attempt(NamedTuple):
-    """The decision: whether the call goes on, and the number of calls so far, this one and refused ones included."""
-
-    allowed: bool
-    used: int
 
 
 class Attempts:
@@ -35,12 +27,12 @@ def checked_limit(calls: object) -> int:
     return checks.whole_number(calls, "calls", "max_attempts", MaxAttemptsConfigurationError)
 
 
-def attempt(state: Attempts | None, limit: int) -> tuple[Attempts, Attempt]:
-    """Count this call; it goes on while no more than ``limit`` calls were made, itself included."""
+def attempt(state: Attempts | None) -> tuple[Attempts, int]:
+    """Count a call. The decision is the number of calls so far, this one and refused ones included."""
     if state is None:
         state = Attempts()
     state.used += 1
-    return state, Attempt(state.used <= limit, state.used)
+    return state, state.used
 
 
 def used(state: Attempts | None) -> tuple[Attempts | None, int]:

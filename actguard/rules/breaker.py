@@ -62,7 +62,8 @@ class Change(Enum):
     CLOSED = "closed"
 
 
-_FIRST_PERMIT = Permit(0)
+FIRST_PERMIT = Permit(0)
+"""What a call gets of a dependency that has not failed: one without a state."""
 
 
 class BreakerState:
@@ -76,7 +77,7 @@ class BreakerState:
         self.fails = 0
         """Counted failures since the last success."""
         self.open_until = 0.0
-        self.permit = _FIRST_PERMIT
+        self.permit = FIRST_PERMIT
         """What calls get while closed; its ``opening`` is the number of openings so far."""
         self.probe = 0
         """The number of the probe that is under way, or 0."""
@@ -126,7 +127,7 @@ class Breaker:
     def admit(self, state: BreakerState | None, now: float) -> tuple[BreakerState | None, Permit | Refusal]:
         """Let a call go on, with a permit, or refuse it."""
         if state is None:
-            return None, _FIRST_PERMIT
+            return None, FIRST_PERMIT
         if state.closed:
             return state, state.permit
         if now < state.open_until:

@@ -169,7 +169,7 @@ def classify(outcome: object) -> FailureKind | None:
     Example: ``classify(ConnectionResetError())`` is ``FailureKind.TRANSPORT``; ``classify("sunny")`` is None.
     """
     kind = type(outcome)
-    if kind in _PLAIN:
+    if kind in _PLAIN or (kind is dict and "ResponseMetadata" not in cast("dict[object, object]", outcome)):
         return None
     failed = issubclass(kind, BaseException)  # the type cannot lie, unlike __class__
     try:

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from actguard.exceptions import InvalidIdempotentToolError
 from actguard.rules import checks, values
@@ -39,8 +38,7 @@ class Verdict(Enum):
     """The key belongs to a call with other arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict with what belongs to it."""
 
     verdict: Verdict

@@ -141,6 +141,8 @@ def _number_text(value: object) -> str:
 
 def scalar_key(value: object) -> tuple[str, Hashable] | None:
     """What ``value`` is equal to, with its kind: unlike ids, ``1``, ``"1"`` and ``True`` differ. None: no scalar."""
+    if type(value) is str and len(value) <= LONGEST_ID:
+        return "text", value
     exact = plain(value)
     if exact is None or type(exact) is bool:
         return "constant", exact

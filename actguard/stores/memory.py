@@ -12,13 +12,15 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-import time
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from actguard import clock
 
 Key = tuple[Hashable, ...]
 """Keys are tuples whose first part says what they are about, never joined strings that a value could forge."""
 
+_NEVER = math.inf
 _FREED_PER_UPDATE = 8
 _SPARE_TIMERS = 64
 
@@ -58,7 +60,7 @@ class _Entry:
 class MemoryStore:
     """A `Store` in this process's memory; safe to use from all threads and tasks.
 
-    ``clock`` gives the time in seconds, the same that the transitions are given.
+    ``now`` gives the time in seconds, the same that the transitions are given; `actguard.clock` when left out.
 
     The lock is re-entrant: the garbage collector may finalise a guarded generator in the middle of an update, and its
     guard comes back here in the same thread.
@@ -67,10 +69,10 @@ class MemoryStore:
         ``store.apply(("rate_limit", "module:search", "alice"), window.admit, time.monotonic())``
     """
 
-    __slots__ = ("_buckets", "_clock", "_entries", "_lock", "_next_due", "_seconds", "_timers")
+    __slots__ = ("_buckets", "_entries", "_lock", "_next_due", "_now", "_seconds", "_timers")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        self._now = now
         self._lock = threading.RLock()
         self._entries: dict[Key, _Entry] = {}
         # Timers by the whole second they belong to: setting and taking one costs the same however many there are.
@@ -108,7 +110,7 @@ class MemoryStore:
                     entry.state = state
                     if state.expires_at < entry.timer:
                         self._set_timer(key, entry, state.expires_at)
-            if self._next_due <= (now := self._clock()):
+            if self._next_due != _NEVER and self._next_due <= (now := self._time()):
                 self._free_expired(now, _FREED_PER_UPDATE)
             return decision
 
@@ -116,16 +118,19 @@ class MemoryStore:
         """Whether ``key`` has no state at this moment. Takes no lock: it may have one a moment later."""
         return key not in self._entries
 
+    def _time(self) -> float:
+        return clock.monotonic() if self._now is None else self._now()
+
     def sweep(self) -> int:
         """Free every key whose time has come, at once; return how many keys are left."""
         with self._lock:
-            self._free_expired(self._clock(), self._timers + len(self._seconds))
+            self._free_expired(self._time(), self._timers + len(self._seconds))
             return len(self._entries)
 
     def _set_timer(self, key: Key, entry: _Entry, expires_at: float) -> None:
         if expires_at == math.inf:
             return
-        second = float(math.floor(expires_at))
+        second = expires_at // 1.0
         entry.timer = second
         bucket = self._buckets.get(second)
         if bucket is None:

@@ -7,22 +7,15 @@ from typing import Any
 import pytest
 
 from actguard.exceptions import MaxAttemptsConfigurationError
-from actguard.rules.attempts import Attempt, attempt, checked_limit, used
+from actguard.rules.attempts import attempt, checked_limit, used
 
 
-def test_refused_calls_are_counted_too() -> None:
-    state = None
-    decisions = []
+def test_every_call_is_counted() -> None:
+    state, counts = None, []
     for _ in range(5):
-        state, decision = attempt(state, 3)
-        decisions.append(decision)
-    assert decisions == [
-        Attempt(True, 1),
-        Attempt(True, 2),
-        Attempt(True, 3),
-        Attempt(False, 4),
-        Attempt(False, 5),
-    ]
+        state, count = attempt(state)
+        counts.append(count)
+    assert counts == [1, 2, 3, 4, 5]
     assert used(state) == (state, 5)
 
 
