@@ -64,10 +64,10 @@ class AnthropicExchange(StainlessExchange):
         )
 
     def bound(self) -> Bound | None:
-        return bound_of(self.body, self.attempts)
+        return bound_of(self.given, self.attempts)
 
     def limit_output(self, tokens: int) -> None:
-        self.replace_in_body(limit_fields(self.body, tokens))
+        self.replace_in_body(limit_fields(self.given, tokens))
 
     def bill(self, answer: Any) -> Bill | None:
         block = field(answer, "usage")

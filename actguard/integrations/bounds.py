@@ -91,5 +91,6 @@ def refuse_present(body: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
         Unbounded: it has; the reason is the one given for that field.
     """
     for name, reason in reasons.items():
-        if body.get(name):
+        value = body.get(name)
+        if value or isinstance(value, Mapping):
             raise Unbounded(reason)

@@ -167,7 +167,7 @@ class OlderInteractionExchange(StainlessExchange):
         return request_of(self.body, self.estimate, self.streams)
 
     def bound(self) -> Bound | None:
-        return bound_of(str(self.body.get("model")), self.body, self.attempts)
+        return bound_of(str(self.body.get("model")), self.given, self.attempts)
 
     def limit_output(self, tokens: int) -> None:
         self.replace_in_body(limited(self.body, tokens, "generation_config"))

@@ -97,12 +97,12 @@ class OpenAIExchange(StainlessExchange):
         return self._respell_limit(message)
 
     def bound(self) -> Bound | None:
-        return bound_of(self.api, self.body, self.attempts)
+        return bound_of(self.api, self.given, self.attempts)
 
     def limit_output(self, tokens: int) -> None:
         host = urlsplit(str(self.base_url)).hostname or ""
-        fields = limit_fields(self.api, self.body, tokens, openai_itself=host.endswith("openai.com"))
-        self._limited = next((name for name in fields if name not in self.body), None)
+        fields = limit_fields(self.api, self.given, tokens, openai_itself=host.endswith("openai.com"))
+        self._limited = next((name for name in fields if name not in self.given), None)
         self.replace_in_body(fields)
 
     def _respell_limit(self, message: str) -> bool:

@@ -102,6 +102,11 @@ class StainlessExchange(Exchange):
         return {**body, **options.extra_json} if options.extra_json else body
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The same without the SDK's marks for what was not given."""
+        return {name: value for name, value in self.body.items() if not is_a(value, "Omit", "NotGiven")}
+
+    @property
     def streams(self) -> bool:
         """True when the caller asked for a stream."""
         return bool(self.kwargs.get("stream"))
