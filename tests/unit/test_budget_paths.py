@@ -449,9 +449,10 @@ def test_a_path_that_is_cancelled_while_it_waits_leaves_no_trace(client: Client,
 
         scopes = [anyio.CancelScope() for _ in range(3)]
         async with client.run() as run, anyio.create_task_group() as tasks:
-            for scope in scopes:
-                tasks.start_soon(path, scope)
+            tasks.start_soon(path, scopes[0])
             await anyio.to_thread.run_sync(books.asked.wait, 10)
+            for scope in scopes[1:]:
+                tasks.start_soon(path, scope)
             await anyio.wait_all_tasks_blocked()
             scopes[1].cancel()
             await anyio.wait_all_tasks_blocked()
