@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint types floors format bench bench-quick clean
+.PHONY: help demo test check lint types floors frameworks format bench bench-quick clean
 
 help:
 	@echo "make demo    the main job: an agent inside a budget, against a provider on this machine"
@@ -22,9 +22,9 @@ demo: $(VENV)/.demo
 	@$(BIN)/actguard demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
-check: lint types floors test
+check: lint types floors frameworks test
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -36,6 +36,16 @@ types: $(VENV)/.dev
 
 floors: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+# Google ADK needs an older google-genai than the newest, so its tests have an environment of their own.
+frameworks: .venv-frameworks/.done
+	.venv-frameworks/bin/python -m pytest -q tests/integration/test_tools_frameworks.py
+
+.venv-frameworks/.done: pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv .venv-frameworks
+	@echo "Installing the agent frameworks into .venv-frameworks …"
+	@.venv-frameworks/bin/python -m pip install --quiet --disable-pip-version-check -e '.[frameworks]'
+	@touch $@
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
