@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from importlib import import_module
 from typing import Any, Protocol
 
 from actguard.locks import SettlingLock
@@ -106,6 +107,9 @@ class Hub:
             return
         if self.closed:
             raise RuntimeError("this client is closed")
+        # What the thread will need is imported here: a fork in the middle of an import leaves the child with half a
+        # module, and a lock that nobody holds and nobody releases.
+        import_module("anyio._backends._asyncio")
         ready = threading.Event()
         thread = self._thread = threading.Thread(
             target=Context().run, args=(self._run, ready), name=self._name, daemon=True
