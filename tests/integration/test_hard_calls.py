@@ -12,6 +12,7 @@ import openai
 import pytest
 import trio
 from either import MODES
+from google.genai import types
 from spenders import (
     QUESTION,
     SPENDERS,
@@ -235,6 +236,7 @@ async def test_each_candidate_is_limited(provider: LoopbackProvider, kind: str) 
     assert provider.requests[0].output_limit is not None
 
 
+@pytest.mark.skipif("extra_body" not in types.HttpOptions.model_fields, reason="this SDK has no such option")
 async def test_what_http_options_add_is_limited(provider: LoopbackProvider, kind: str) -> None:
     options = {"extra_body": {"generationConfig": {"maxOutputTokens": 60_000, "topK": 3}}}
     with spending(usd_limit="0.004", **HARD):
@@ -249,8 +251,8 @@ async def test_what_http_options_add_is_limited(provider: LoopbackProvider, kind
 
 UNBOUNDED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "stored answer": (openai_client, response, {"previous_response_id": "resp_1"}, "stored answer"),
-    "conversation": (openai_client, response, {"conversation": "conv_1"}, "stored conversation"),
-    "stored prompt": (openai_client, response, {"prompt": {"id": "pmpt_1"}}, "stored prompt"),
+    "conversation": (openai_client, response, {"extra_body": {"conversation": "conv_1"}}, "stored conversation"),
+    "stored prompt": (openai_client, response, {"extra_body": {"prompt": {"id": "pmpt_1"}}}, "stored prompt"),
     "web search": (openai_client, response, {"tools": [{"type": "web_search"}]}, "web_search"),
     "file search": (
         openai_client,
