@@ -2,7 +2,7 @@
 
 `Transport.attempt` is one request, `Transport.call` a request with its retries. Whatever goes wrong is a
 `GatewayFailure`; nothing here knows what a failure means to a run. All of it lives on the hub. aiohttp is imported
-when the pool is opened there, so a client without a gateway never loads it.
+by `load` and not before, so a client without a gateway never pays for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import ssl
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from actguard.gateway.backoff import Backoff, read_retry_after
@@ -26,6 +26,7 @@ from actguard.settings import Settings
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp import ClientSession
+    from aiohttp.abc import AbstractResolver
 
 logger = logging.getLogger("actguard.gateway")
 
@@ -105,16 +106,20 @@ class Transport:
     async def _open(self, path: str) -> ClientSession:
         if self._closed:
             raise GatewayFailure("closed", "The client is closed.", path=path, retryable=True)
+        import aiohttp
+
         resolver = self._resolver = self._resolver or Resolver()
-        # Both take their time, which the hub's other residents must not wait for.
-        aiohttp = await resolver.worker.run(import_module, "aiohttp")
         context: ssl.SSLContext | bool = True
         if urlsplit(self._base).scheme == "https":
-            # Made here and not when aiohttp is imported: SSL_CERT_FILE may be set in between.
+            # Reading certificates takes its time, which the hub's other residents must not wait for. They are read here
+            # and not when aiohttp is imported: SSL_CERT_FILE may be set in between.
             context = await resolver.worker.run(_certificates, path)
-        session: ClientSession = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, resolver=resolver, ssl=context
+                limit=CONNECTIONS,
+                keepalive_timeout=KEEP_ALIVE_S,
+                resolver=cast("AbstractResolver", resolver),
+                ssl=context,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -126,7 +131,6 @@ class Transport:
                 "User-Agent": f"actguard-python/{_version()}",
             },
         )
-        return session
 
     async def call(self, call: Call, *, deadline: float, retries: int, linger_s: float = 0.0) -> Answer:
         """Try ``call`` at most ``retries + 1`` times, starting no try after ``deadline`` (the loop's clock).
@@ -224,6 +228,15 @@ class Transport:
         if self._debug:
             said = "" if failure.payload is None else f": {self._redact.value(failure.payload)}"
             logger.debug("%s failed, %s (%s)%s", call.path, failure.kind, failure.status or "no answer", said)
+
+
+def load() -> None:
+    """Import aiohttp, for the first client that has a gateway.
+
+    In the thread that makes the client: a fork while another thread imports leaves the child with a lock that nobody
+    holds and nobody will release.
+    """
+    import_module("aiohttp")
 
 
 def _certificates(path: str) -> ssl.SSLContext:

@@ -84,12 +84,9 @@ class SpoolError(Exception):
         return self.kind in {"corrupt", "version"}
 
 
-_left_to_parent: list[object] = []
-"""Connections of the parent process, kept in a forked child: closing one there would disturb the parent's file."""
-
-
 class SpoolFile:
-    """One client's view of a spool. Blocks; used by one thread at a time.
+    """One client's view of a spool. Blocks; used by one thread at a time, and not by a forked child of the process that
+    opened it: it neither uses, closes nor frees it.
 
     Raises:
         SpoolError: from every method.
@@ -176,11 +173,6 @@ class SpoolFile:
         if self._alive is not None:
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._path}-{self._owner}{ALIVE}")
-        self._file = self._alive = None
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: neither use nor close what belongs to the parent."""
-        _left_to_parent.extend((self._file, self._alive))
         self._file = self._alive = None
 
     @property

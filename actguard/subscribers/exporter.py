@@ -113,9 +113,12 @@ class Exporter(Delivery):
         body = to_json(envelope(event, utc_now()))
         if len(body) > self._most_bytes:
             self._refused += 1
-            self._report("too_large", f"An event is larger than max_batch_bytes ({len(body)} bytes); it is dropped.")
+            self._report(
+                "export", "too_large", f"An event is larger than max_batch_bytes ({len(body)} bytes); it is dropped."
+            )
         elif not self.outbox.put(Letter(event.id, body)):
             self._report(
+                "publish",  # as the bus says it, so that it is said once
                 "queue_full",
                 "The gateway does not keep up, or cannot be reached; max_queue_events wait already and new ones are "
                 "dropped (counted in client.stats()).",
@@ -202,9 +205,9 @@ class Exporter(Delivery):
     def _warn(self, failure: GatewayFailure, consequence: str) -> None:
         self._degraded(failure.degraded("export", consequence, subsystem="events"))
 
-    def _report(self, kind: str, summary: str) -> None:
+    def _report(self, operation: str, kind: str, summary: str) -> None:
         self._degraded(
-            MonitoringDegradedError(subsystem="events", operation="export", failure_kind=kind, summary=summary)
+            MonitoringDegradedError(subsystem="events", operation=operation, failure_kind=kind, summary=summary)
         )
 
 

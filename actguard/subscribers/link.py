@@ -16,7 +16,7 @@ from actguard.bus import Bus
 from actguard.events import Event, Reserved, ReserveRequested, SettleRequested
 from actguard.exceptions import ActGuardError, BudgetTransportError, MonitoringDegradedError
 from actguard.gateway.failures import GatewayFailure
-from actguard.gateway.http import Answer, Call, Transport
+from actguard.gateway.http import Answer, Call, Transport, load
 from actguard.gateway.outbox import Outbox, Spool
 from actguard.gateway.spool import SpoolFile
 from actguard.gateway.tariff_source import INSTEAD, TariffSource
@@ -38,6 +38,10 @@ REST_AFTER_BUG_S = 1.0
 MARGIN_S = 0.1
 CLOSING_S = 1.0
 """How long closing connections and the spool may take."""
+
+
+_parents_lives: list[object] = []
+"""What belongs to the parent, kept in a forked child: freeing a connection there would disturb the parent's."""
 
 
 class _Life:
@@ -104,6 +108,7 @@ class GatewayLink:
         self._hub = hub
         self._life: _Life | None = None
         mode = settings.event_mode
+        load()
         hub.add(self)
         bus.add_answerer(self._reserve, ReserveRequested, undo=self._undo)
         bus.add_answerer(self._settle, SettleRequested)
@@ -116,8 +121,8 @@ class GatewayLink:
 
     def bind(self, hub: Hub) -> None:
         """The hub starts: begin a new life."""
-        if self._life is not None and self._life.spool is not None and self._life.process != os.getpid():
-            self._life.spool.file.leave_to_parent()
+        if self._life is not None and self._life.process != os.getpid():
+            _parents_lives.append(self._life)
         self._life = _Life(self._settings, self._bus)
 
     async def live(self) -> None:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -198,6 +198,7 @@ jsonish = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), jsonish))
 def test_whatever_a_user_puts_in_becomes_json(payload: dict[str, Any]) -> None:
     event = CustomEvent(category="a", name="b", payload=payload)

@@ -143,7 +143,6 @@ def test_a_forked_child_neither_uses_nor_disturbs_its_parents_file(opened: Any) 
     if child == 0:
         code = 1
         try:
-            file.leave_to_parent()
             other = SpoolFile(file._path, gateway=HERE, max_bytes=2**24, patience_s=5)
             other.open()
             code = 0 if other.adopt() == 0 else 2  # the parent is seen to live
