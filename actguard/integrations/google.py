@@ -3,7 +3,7 @@
 All calls but Live and `actguard.integrations.google_interactions` pass one of four methods of the SDK's API client,
 with a path and a JSON body. What they return is converted by the method that the user called; so a crossing is kept
 until that is done, and the error carries what the user would have got. Streams are lazy: the request is sent with the
-first ``next()``, and that is when the scope is looked up.
+first ``next()``, in the scope that the stream was made in, or else in the one that is active then.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from actguard.integrations.google_conversion import (
 )
 from actguard.integrations.google_options import argument, attempts, extra_body, limits_for_all, with_limit
 from actguard.integrations.google_request import APIS, billed_call, candidates, estimate, output_limit
+from actguard.integrations.google_streams import async_stream, reads_from, sync_stream
 from actguard.integrations.google_usage import (
     StreamedContent,
     generated_text,
@@ -139,7 +140,9 @@ class GoogleExchange(Exchange):
         reader = ContentReader(self)
         if hasattr(source, "__anext__"):
             # The request is sent already: an error that comes now is the stream's own.
-            return MeteredAsyncIterator(source, StreamMeter(reader, settlement), lambda: _aclose(source))
+            stream = MeteredAsyncIterator(source, StreamMeter(reader, settlement), lambda: _aclose(source))
+            reads_from(stream)
+            return stream
         return MeteredIterator(source, StreamMeter(reader, settlement, failure=self.failure), lambda: _close(source))
 
 
@@ -262,6 +265,13 @@ def _models_targets(module: ModuleType) -> Iterator[Target]:
         for name in CONVERTING:
             if name in vars(owner):
                 yield Target(owner, name, wrap)
+    yield Target(module.Models, "generate_content_stream", sync_stream)
+    yield Target(module.AsyncModels, "generate_content_stream", async_stream)
+
+
+def _chats_targets(module: ModuleType) -> Iterator[Target]:
+    yield Target(module.Chat, "send_message_stream", sync_stream)
+    yield Target(module.AsyncChat, "send_message_stream", async_stream)
 
 
 def _continuation_targets(module: ModuleType) -> Iterator[Target]:
@@ -274,6 +284,7 @@ def _continuation_targets(module: ModuleType) -> Iterator[Target]:
 MODULES: dict[str, TargetsOf] = {
     "google.genai._api_client": _api_client_targets,
     "google.genai._extra_utils": _continuation_targets,
+    "google.genai.chats": _chats_targets,
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
 }

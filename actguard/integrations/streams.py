@@ -179,6 +179,11 @@ class _Metered:
 
     _meter: StreamMeter
 
+    @property
+    def over(self) -> bool:
+        """The stream has ended and is settled."""
+        return self._meter.over
+
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # interpreter shutdown: modules may be gone
             when_safe(self._meter.closed)
