@@ -50,6 +50,8 @@ def count(fields: Mapping[str, Any], *names: str) -> int:
     """The first of these fields that is a count; zero where none is."""
     for name in names:
         value = fields.get(name)
+        if type(value) is int and 0 <= value < TOO_MANY:  # the same as `is_count` of nearly every count
+            return value
         if value is not None and is_count(value):
             return int(value)
     return 0

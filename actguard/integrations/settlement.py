@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from actguard.exceptions import BudgetExceededError
@@ -18,8 +17,7 @@ class Deferred(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a request says about its cost before it is sent."""
 
     model: str
@@ -27,7 +25,7 @@ class Request:
     api: str
     """Which API: ``"chat.completions"``, ``"messages"``, ``"generate_content"`` …"""
     stream: bool = False
-    estimate: Usage = Usage()  # noqa: RUF009  it is frozen
+    estimate: Usage = Usage()
     """The input as estimated from the body; its output is not looked at."""
     output_limit: int | None = None
     """The most output tokens that the provider will generate for one answer; None: the request names no limit."""
@@ -35,8 +33,7 @@ class Request:
     """How many answers it asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(NamedTuple):
     """What one call did cost, read from its answer."""
 
     usage: Usage

@@ -53,8 +53,7 @@ class RowKey(NamedTuple):
     estimated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one call (or outside cost) did cost."""
 
     key: RowKey
@@ -104,6 +103,8 @@ class Pending:
 
     def add(self, amount: Hold, sign: int = 1) -> None:
         """Add ``amount``; with ``sign=-1`` take it back."""
+        if amount is NOTHING:
+            return
         self.usd = _signed_sum(self.usd, amount.usd, sign)
         self.tokens += sign * amount.tokens
         self.cost += sign * amount.cost
@@ -210,6 +211,8 @@ def rest_of(hold: Hold, before: Charge | None, after: Charge) -> Hold:
 
 def progress(account: Account, before: Hold, after: Hold) -> None:
     """A call under way has used ``after`` so far, and not only ``before``."""
+    if before is after:
+        return
     for place in account.chain():
         place.running.add(before, -1)
         place.running.add(after)
