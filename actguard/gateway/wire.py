@@ -104,9 +104,12 @@ class ReserveAnswer(BaseModel):
         return None if self.usd_limit_micros is None else Decimal(self.usd_limit_micros) / MICRO
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def to_json(value: Any) -> bytes:
     """``value`` as compact UTF-8 JSON. Text that is no valid Unicode gets a question mark where it is not."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _compact(value).encode("utf-8", "replace")
 
 
 def _text(value: str | None) -> str:

@@ -37,7 +37,7 @@ class Asked:
     model: str
     api: str
     stream: bool = False
-    estimate: Usage = Usage()
+    estimate: Usage = Usage()  # noqa: RUF009  it is frozen
     """The input that the request shows; its output is not looked at."""
     output_limit: int | None = None
     """The most output tokens per answer that the request allows; None: it names no limit."""
