@@ -202,7 +202,8 @@ class Client(BudgetCalls):
             cost_limit: the most cost units (CU): a call's USD × 1,000, rounded up, or by the gateway's tariff.
             run_id: the run it must be in; a check, nothing more.
             plan_key: the plan at the gateway to reserve from.
-            on_crossing: "return" hands the crossing answer back instead of raising, and refuses the next call.
+            on_crossing: "return" hands the crossing answer back instead of raising, and refuses the next call. A stream
+                that reaches a limit is closed and just ends.
             enforcement: "soft" lets each call overshoot by its own cost; "hard" holds the most that each call can cost
                 before it is sent and lowers its output limit until that fits, so that no limit is ever exceeded.
             min_output_tokens: a hard scope refuses a call that could not have this much output.

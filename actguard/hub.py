@@ -197,7 +197,6 @@ class Hub:
             for task in tasks:
                 task._log_destroy_pending = False  # it goes on, in the parent
             _parents_loops.extend((self._loop, *tasks))
-        self._lock = SettlingLock()
         self._loop = self._thread = self._stop = None
         self._tasks = set()
         self._inbox, self._woken = deque(), False

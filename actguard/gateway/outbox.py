@@ -125,11 +125,12 @@ class Outbox:
             self.lost += 1
             return False
         self._here_size += len(letter.body)
-        if self._spool is None or self._file is None or self._memory:
+        if self._writing is not None:
+            self._unwritten.append(letter)  # behind those that are being written, wherever they end up
+        elif self._spool is None or self._file is None or self._memory:
             self._memory[letter.key] = letter
-            return True
-        self._unwritten.append(letter)
-        if self._writing is None:
+        else:
+            self._unwritten.append(letter)
             self._writing = asyncio.get_running_loop().create_task(self._write(self._spool))
         return True
 

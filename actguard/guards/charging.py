@@ -172,13 +172,18 @@ class Ticket:
     def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
         """While a stream runs: is a limit reached with what it used so far?
 
-        Returns the error to raise after the stream is closed and what arrived is delivered (or None), and how many
-        more output tokens may come before the next check is due.
+        Returns the error to raise (or None), and how many more output tokens may come before the next check is due.
+        No more tokens: close the stream at the provider and deliver what arrived; then raise the error, or, where
+        there is none because the scope says ``on_crossing="return"``, let the stream end.
         """
         so_far = self._at_most(so_far)
         if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
-            full = self._apply(self._estimated(so_far), settle=False, publish=False)
-            return self._verdict(full, self._tree.left(self.account))
+            crossed = self._apply(self._estimated(so_far), settle=False, publish=False)
+            with self._tree.lock:
+                if self.settled:
+                    return None, NEVER
+                full = crossed or ledger.full(self.account)
+            return self._verdict(crossed, full)
         usd = self._price(self._estimated(so_far)) or ZERO
         running = Hold(usd, so_far.total_tokens, self._tree.cost(self.provider, self.model, so_far, usd))
         with self._tree.lock:
@@ -188,15 +193,18 @@ class Ticket:
             ledger.progress(self.account, self._running, running)
             ledger.rehold(self.account, self._hold, hold)
             self._running, self._hold = running, hold
-            full = ledger.full_while_running(self.account, raises)
-        return self._verdict(full, self._tree.left(self.account))
+            crossed = ledger.full_while_running(self.account, raises)
+            full = crossed or ledger.full_while_running(self.account)
+        return self._verdict(crossed, full)
 
-    def _verdict(self, full: Full | None, left: Limits) -> tuple[BudgetExceededError | None, int]:
+    def _verdict(self, crossed: Full | None, full: Full | None) -> tuple[BudgetExceededError | None, int]:
         if full is None:
-            return None, self._next_check(left)
-        error = self._tree.refusal(full, announce=self._cut is None)
-        self._cut = full
-        return error, NEVER
+            return None, self._next_check(self._tree.left(self.account))
+        if crossed is None:
+            return None, 0
+        error = self._tree.refusal(crossed, announce=self._cut is None)
+        self._cut = crossed
+        return error, 0
 
     def close_books(self, *, final: bool) -> None:
         """The scope is left while this call is open: charge what is known, as estimated. An exact charge may follow."""

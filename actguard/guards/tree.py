@@ -116,9 +116,9 @@ class Tree:
         return usd_to_cu(usd) if self.cost_of is None else self.cost_of(provider, model, usage)
 
     def left(self, account: Account) -> Limits:
-        """What is left for ``account`` until a crossing raises, calls under way counted as far as they are."""
+        """What is left for ``account`` until a limit is reached, calls under way counted as far as they are."""
         with self.lock:
-            return ledger.left_while_running(account, raises)
+            return ledger.left_while_running(account)
 
     def room_came_back(self) -> None:
         """A hold was given back: the first call in each queue looks again. Called without the lock."""

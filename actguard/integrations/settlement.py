@@ -141,7 +141,7 @@ class Settlement:
         self._ticket.watch(so_far)
 
     def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
-        """Has a running stream reached a limit? And how many output tokens later to ask again."""
+        """Has a running stream reached a limit? See `Ticket.check`: the error to raise, and when to ask again."""
         error, tokens = self._ticket.check(so_far)
         return error, tokens
 

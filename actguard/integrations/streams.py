@@ -65,6 +65,7 @@ class StreamMeter:
         "__weakref__",
         "_broken",
         "_crossing",
+        "_cut",
         "_due",
         "_failure",
         "_open",
@@ -91,6 +92,7 @@ class StreamMeter:
         self._settlement = settlement
         self._failure = failure
         self._crossing: BudgetExceededError | None = None
+        self._cut = False
         self._due = 0 if reader.tells_progress else NEVER
         self._broken = False
         self._open = True
@@ -115,27 +117,31 @@ class StreamMeter:
             report("read a stream", self._settlement.provider, problem)
             return True
         self._failure = None
-        if self._reader.output_seen >= self._due and self._crossing is None:
+        if self._reader.output_seen >= self._due and not self._cut:
             self._ask()
         return deliver
 
-    def ended(self, error: BaseException) -> BudgetExceededError | None:
-        """The iteration ended with ``error`` (its regular end is one, too): settle. Returns what to raise instead."""
-        regular = isinstance(error, StopIteration | StopAsyncIteration)
+    def ended(self, error: BaseException, stop: type[Exception]) -> Exception | None:
+        """The iteration ended with ``error`` (its regular end, a ``stop``, is one, too): settle.
+
+        Returns what to raise instead: a crossing, or the regular end of a stream that was cut without one.
+        """
+        regular = isinstance(error, stop)
         if self._open:
             self._open = False
             if self._failure is not None and not regular:
                 self._settlement.settle(self._failure(error))
             else:
-                self._settle_bill(complete=regular and self._crossing is None)
-        if not (regular or (self._crossing is not None and isinstance(error, Exception))):
+                self._settle_bill(complete=regular and not self._cut)
+        if not (regular or (self._cut and isinstance(error, Exception))):
             return None  # the user gets the stream's own error, a cancellation above all
         crossing = self._crossing or self._settlement.take_error()
         self._crossing = None
-        if crossing is not None:
-            crossing.partial = self._reader.text
-            crossing.response = None if self._subject is None else self._subject()
-            self._reader.crossing()
+        if crossing is None:
+            return None if regular else stop()
+        crossing.partial = self._reader.text
+        crossing.response = None if self._subject is None else self._subject()
+        self._reader.crossing()
         return crossing
 
     def could_not_close(self, problem: Exception) -> None:
@@ -151,10 +157,9 @@ class StreamMeter:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        error, tokens = self._settlement.check(self._so_far())
-        self._crossing = error
-        self.must_close = error is not None
-        self._due = self._reader.output_seen + max(tokens, 1)
+        self._crossing, tokens = self._settlement.check(self._so_far())
+        self._cut = self.must_close = tokens == 0
+        self._due = self._reader.output_seen + tokens
 
     def _so_far(self) -> Usage:
         try:
@@ -209,9 +214,9 @@ class MeteredIterator(_Metered):
             try:
                 item = next(self._source)
             except BaseException as error:
-                if (crossing := meter.ended(error)) is None:
+                if (instead := meter.ended(error, StopIteration)) is None:
                     raise
-                raise crossing from None
+                raise instead from None
             finally:
                 meter.busy = False
             deliver = meter.received(item)
@@ -258,9 +263,9 @@ class MeteredAsyncIterator(_Metered):
             try:
                 item = await self._source.__anext__()
             except BaseException as error:
-                if (crossing := meter.ended(error)) is None:
+                if (instead := meter.ended(error, StopAsyncIteration)) is None:
                     raise
-                raise crossing from None
+                raise instead from None
             finally:
                 meter.busy = False
             deliver = meter.received(item)

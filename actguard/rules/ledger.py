@@ -243,9 +243,9 @@ def full_while_running(account: Account, among: Among = any_account) -> Full | N
     return None
 
 
-def left_while_running(account: Account, among: Among = any_account) -> Limits:
+def left_while_running(account: Account) -> Limits:
     """What is left in the chain until the first limit of each kind, calls under way counted as far as they are."""
-    return _tightest(room_of(place, place.running) for place in account.chain() if among(place))
+    return _tightest(room_of(place, place.running) for place in account.chain())
 
 
 def room(account: Account, *, hard_only: bool) -> Limits:

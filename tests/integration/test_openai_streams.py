@@ -354,11 +354,30 @@ async def test_a_crossing_reaches_who_reads_through_a_helper(provider: LoopbackP
     assert crossing.value.partial == "Forty-two"
 
 
-async def test_on_crossing_return_lets_a_stream_run_to_its_end(provider: LoopbackProvider, client: Any) -> None:
-    provider.script(LONG)
+async def test_on_crossing_return_cuts_a_stream_which_then_just_ends(provider: LoopbackProvider, client: Any) -> None:
+    gate = Gate()
+    provider.script(Answer(text="word " * 400, chunks=40, gate=gate, gate_after=30))
     with spending(token_limit=100, on_crossing="return") as budget:
-        assert content(await chat_chunks(client)) == LONG.text
-    assert_charged_as_billed(budget, provider)
+        stream = await chat_stream(client)
+        received = content(await items(stream))
+        await provider.wait_for(lambda: provider.requests[0].disconnected)
+        assert "word " * 50 < received < "word " * 400
+        assert await items(stream) == []
+        assert budget.tokens_used >= 100
+        with pytest.raises(BudgetExceededError):
+            await chat_stream(client)
+    assert len(provider.requests) == 1
+
+
+async def test_on_crossing_return_cuts_a_stream_read_as_lines(provider: LoopbackProvider, client: Any) -> None:
+    gate = Gate()
+    provider.script(Answer(text="word " * 400, chunks=40, gate=gate, gate_after=30))
+    with spending(token_limit=100, on_crossing="return"):
+        raw = client.chat.completions.with_streaming_response.create(**ASK, stream=True)
+        async with within(raw) as response:
+            lines = await items(response.iter_lines())
+        await provider.wait_for(lambda: provider.requests[0].disconnected)
+    assert 10 < sum(line.startswith("data:") for line in lines) <= 31
 
 
 # --- the Responses API

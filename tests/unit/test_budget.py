@@ -29,6 +29,7 @@ from actguard.exceptions import (
 )
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
+from actguard.guards.charging import NEVER
 from actguard.money.own_prices import Price
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -681,17 +682,28 @@ def test_a_cut_stream_is_reported_although_its_exact_usage_is_below_the_limit(cl
     assert len(events.pending()) == 1
 
 
-def test_a_stream_in_a_scope_that_returns_is_not_cut_but_by_the_scope_around(client: Client) -> None:
+def test_a_stream_in_a_scope_that_returns_is_cut_without_an_error(client: Client) -> None:
     part = client.budget_guard(token_limit=50, on_crossing="return")
     with client.run(), client.budget_guard(token_limit=100, name="all"), part:
         stream = admitted(part, 10, stream=True)
-        error, more = stream.check(used(10, 60))
-        assert error is None
-        assert more <= 50
-        error, _ = stream.check(used(10, 95))
+        assert stream.check(used(10, 20)) == (None, 10)
+        assert stream.check(used(10, 60)) == (None, 0)
+        error, more = stream.check(used(10, 95))
         assert error is not None
-        assert error.scope_name == "all"
+        assert (error.scope_name, more) == ("all", 0)
         stream.release()
+        assert stream.check(used(10, 60)) == (None, NEVER)
+
+
+def test_a_stream_that_outlives_a_scope_that_returns_is_cut_without_an_error(client: Client) -> None:
+    with client.run(), client.budget_guard(token_limit=100, on_crossing="return") as budget:
+        stream = admitted(budget, 10, stream=True)
+        stream.watch(lambda: used(10, 5))
+    assert stream.check(used(10, 50)) == (None, 20)
+    assert stream.check(used(10, 95)) == (None, 0)
+    assert stream.charge(used(10, 96)) is None
+    assert stream.check(used(10, 96)) == (None, NEVER)
+    assert budget.tokens_used == 106
 
 
 def test_checks_come_closer_as_the_money_runs_out(client: Client) -> None:

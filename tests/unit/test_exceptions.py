@@ -196,6 +196,18 @@ def test_it_tells_a_model_in_one_short_printable_line(error: ActGuardError) -> N
     assert prompt.isprintable()
 
 
+NOT_KEPT = {"message", "needs", "closed", "root_value", "value"}
+"""What only goes into the sentence."""
+KEPT_AS = {("NestedBudgetGuardError", "name"): "scope_name"}
+
+
+@pytest.mark.parametrize("error", ORDINARY, ids=lambda error: type(error).__name__)
+def test_it_keeps_the_facts_that_it_was_given(error: ActGuardError) -> None:
+    for name, fact in facts_of(type(error), "an ordinary text").items():
+        if name not in NOT_KEPT:
+            assert getattr(error, KEPT_AS.get((type(error).__name__, name), name)) == fact, name
+
+
 @pytest.mark.parametrize("error", ORDINARY, ids=lambda error: type(error).__name__)
 def test_its_details_are_facts(error: ActGuardError) -> None:
     assert all(value is not None for value in error.details.values())

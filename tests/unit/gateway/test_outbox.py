@@ -177,6 +177,23 @@ async def test_what_was_put_before_the_file_is_open_is_written_after_it(tmp_path
     await spool.close()
 
 
+async def test_order_is_kept_when_the_file_turns_out_to_be_unusable(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(b"no database" * 1000)
+    spool = Spool(SpoolFile(str(path), gateway="g", max_bytes=2**20, patience_s=1), lambda _: None)
+    opening = asyncio.create_task(spool.open())
+    await asyncio.sleep(0)
+    outbox = Outbox("event", spool=spool)
+    for number in range(50):
+        outbox.put(letter(str(number)))
+        await asyncio.sleep(0)
+    await opening
+    for number in range(50, 60):
+        outbox.put(letter(str(number)))
+    assert await keys(outbox) == [str(number) for number in range(60)]
+    await spool.close()
+
+
 async def test_an_error_is_raised_to_the_one_who_asked(spools: Spools) -> None:
     spool = await spools.open()
     await spool.close()
