@@ -36,7 +36,8 @@ def _plain_calls(now: Worker, earlier: Worker, rounds: int) -> Iterator[Figure]:
         [one - other for one, other in zip(with_it.rounds, bare.rounds, strict=True)]
         for with_it, bare in ((ours, ours_bare), (theirs, theirs_bare))
     ]
-    yield ratio("added to a non-streaming call / actguard 1.0.2", *map(Series, differences), 0.8)
+    ours_added, theirs_added = map(Series, differences)
+    yield ratio("added to a non-streaming call / actguard 1.0.2", ours_added, theirs_added, 0.8)
 
 
 def _peers(now: Worker, rounds: int) -> Iterator[Result]:
