@@ -53,7 +53,7 @@ class Worker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process ended while it was to {order}")
+            raise RuntimeError(f"the process ended with {self._process.wait()} while it was to {order}")
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])

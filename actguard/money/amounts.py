@@ -6,7 +6,7 @@ own decimal context does not change what a call costs.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 Amount = Decimal | float | int | str
 """What users may write for an amount."""
@@ -15,6 +15,9 @@ MONEY = Context(prec=28, rounding=ROUND_HALF_EVEN)
 """28 digits, half to even: the arithmetic genai-prices uses, so that prices agree to the last digit."""
 
 ZERO = Decimal(0)
+_EXACTLY = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Reads any number to its last digit. A context of our own: asking for the one of the task would make it one, which
+stays as long as the task (230 bytes)."""
 LARGEST = Decimal(10) ** 12
 """Amounts from here on are refused: a slip of the hand, and room for sums to stay exact."""
 
@@ -31,13 +34,13 @@ def as_written(value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, Decimal | float | int | str):
         raise ValueError(f"must be a number, not {type(value).__name__}")  # noqa: TRY004  one exception for all
     try:
-        amount = Decimal(str(value))
+        amount = _EXACTLY.create_decimal(str(value))
     except (InvalidOperation, ValueError):  # ValueError: an int too long to print
         raise ValueError("must be a number, such as 0.15 or '0.15'") from None
     if not amount.is_finite():
         raise ValueError("must be finite")
-    if amount < 0:
+    if amount and amount.is_signed():
         raise ValueError("must not be negative")
-    if amount >= LARGEST:
+    if amount and amount.adjusted() >= LARGEST.adjusted():
         raise ValueError("must be less than a trillion")
     return amount
