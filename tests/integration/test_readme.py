@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import actguard
 from actguard.testing import Answer, LoopbackProvider
 
 README = Path(__file__).parents[2] / "README.md"
@@ -83,3 +84,11 @@ def test_it_begins_with_what_it_is_and_two_commands() -> None:
         "make demo",
         "make test",
     ]
+
+
+def test_its_table_of_public_names_is_complete() -> None:
+    table = README.read_text(encoding="utf-8").split("## Public names", 1)[1]
+    named = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert named == set(actguard.__all__)
