@@ -201,13 +201,13 @@ async def test_a_cancelled_call_is_charged_as_estimated(provider: LoopbackProvid
         assert budget.estimated_usd > 0
 
 
-async def test_chunks_are_not_held_back_for_the_metering(client: Any, held: Gate) -> None:
+async def test_chunks_are_not_held_back_for_the_metering(client: Any, held: Gate, provider: LoopbackProvider) -> None:
     with spending():
         async with within(client.messages.with_streaming_response.create(**ASK, stream=True)) as response:
             lines = response.iter_lines()
             while "text_delta" not in await first(lines):
                 pass
-            assert held.held == 1  # the rest has not been sent yet
+            await provider.wait_for(lambda: held.held == 1)  # the rest has not been sent yet
             held.open()
             assert any("message_stop" in line for line in await items(lines))
 
