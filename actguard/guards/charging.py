@@ -116,12 +116,13 @@ class Ticket:
         ``provider`` and ``model`` are those that answered, where they differ from those that were asked; ``context``
         is the price context (``{"service_tier": "flex"}``). Returns the error to raise when a limit is reached.
         """
-        if usage.is_zero:
-            self.release()
-            return None
         if estimated:
             usage = self._at_most(usage)
-        return self._finish(Spent(usage, provider or self.provider, model or self.model, context, estimated))
+        spent = Spent(usage, provider or self.provider, model or self.model, context, estimated)
+        if usage.is_zero and not self._price(spent):  # a price per request is due for an empty answer too
+            self.release()
+            return None
+        return self._finish(spent)
 
     def charge_estimate(self, attempts: int = 1) -> BudgetExceededError | None:
         """The call was sent and its usage will never be known: charge what is known or expected, as estimated.

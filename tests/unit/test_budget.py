@@ -31,6 +31,7 @@ from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import NEVER
 from actguard.money.own_prices import Price
+from actguard.money.usage import Usage
 
 # --- settings -------------------------------------------------------------------------------------------------------
 
@@ -580,6 +581,15 @@ def test_a_free_answer_costs_nothing(client: Client) -> None:
     with client.run(), client.bus.subscribe(LlmUsage) as events, client.budget_guard() as budget:
         assert admitted(budget, CENT).charge(used(0)) is None
     assert (budget.calls, budget.usd_used, events.pending()) == (0, 0.0, [])
+
+
+def test_a_price_per_request_is_due_for_an_empty_answer_too() -> None:
+    prices = {"m": Price(input_per_mtok=1, output_per_mtok=1, per_request="0.00013")}
+    with Client(prices=prices) as client, client.run(), client.budget_guard() as budget:
+        admitted(budget).charge(Usage())
+        assert (budget.usd_used_exact, [row.calls for row in budget.breakdown()]) == (Decimal("0.00013"), [1])
+        admitted(budget).release()
+        assert budget.usd_used_exact == Decimal("0.00013")
 
 
 def test_an_unrefusable_call_is_admitted_by_a_full_scope(client: Client) -> None:
