@@ -31,6 +31,7 @@ class GatewayFailure(Exception):
         retry_after: float | None = None,
         payload: Any = None,
         accepted: bool = False,
+        date: str | None = None,
     ) -> None:
         super().__init__(summary)
         self.kind = kind
@@ -42,6 +43,8 @@ class GatewayFailure(Exception):
         self.payload = payload
         self.accepted = accepted
         """True when the gateway said yes, and only the text of its answer is unusable."""
+        self.date = date
+        """The gateway's clock, as the Date header of a refusal says it."""
 
     def degraded(self, operation: str, consequence: str = LOCAL_ONLY, *, subsystem: str) -> MonitoringDegradedError:
         """The same as the facts of a warning; ``consequence`` says what happens now."""
@@ -104,4 +107,5 @@ def of_status(
         retryable=status == 429 or status >= 500,
         retry_after=retry_after,
         payload=payload,
+        date=headers.get("Date"),
     )

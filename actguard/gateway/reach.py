@@ -68,17 +68,9 @@ def failure_of(error: Exception, path: str, base: str, *, status: int | None) ->
     import aiohttp
 
     host = urlsplit(base).netloc
-    certificate = _certificate_error(error)
+    certificate = certificate_problem(error, host)
     if certificate is not None:
-        code = getattr(certificate, "verify_code", 0)
-        what = getattr(certificate, "verify_message", "") or "it cannot be verified"
-        help_text = _CERTIFICATE_HELP.get(code, _OWN_AUTHORITY)
-        return GatewayFailure(
-            "certificate",
-            f"The certificate of {host} is not accepted ({what}). {help_text}",
-            path=path,
-            retryable=False,
-        )
+        return GatewayFailure("certificate", " ".join(certificate), path=path, retryable=False)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         kind, summary = "tls", f"No TLS connection with {host}: is it really https that the gateway speaks there?"
     elif isinstance(error, TimeoutError):
@@ -107,7 +99,11 @@ def failure_of(error: Exception, path: str, base: str, *, status: int | None) ->
     )
 
 
-def _certificate_error(error: Exception) -> ssl.CertificateError | None:
-    """The certificate's problem behind ``error``, if that is what it is."""
+def certificate_problem(error: Exception, host: str) -> tuple[str, str] | None:
+    """What is wrong with the certificate, and what to do about it; None when ``error`` is about something else."""
     inner = getattr(error, "certificate_error", error)
-    return inner if isinstance(inner, ssl.SSLCertVerificationError) else None
+    if not isinstance(inner, ssl.SSLCertVerificationError):
+        return None
+    code = getattr(inner, "verify_code", 0)
+    what = getattr(inner, "verify_message", "") or "it cannot be verified"
+    return f"The certificate of {host} is not accepted ({what}).", _CERTIFICATE_HELP.get(code, _OWN_AUTHORITY)

@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -142,6 +142,17 @@ class Source:
     def snapshot(self) -> DataSnapshot:
         """The prices in force: replaced as a whole when the program lets genai-prices update itself."""
         return self._get_snapshot()
+
+    def newest_change(self, until: date) -> date | None:
+        """The latest day up to ``until`` on which some price of the list changed: the list is not older than that."""
+        days = (
+            each.constraint.start_date
+            for provider in self.snapshot.providers
+            for model in provider.models
+            for each in _conditional(model)
+            if isinstance(each.constraint, self._types.StartDateConstraint)
+        )
+        return max((day for day in days if day <= until), default=None)
 
     def provider_for_url(self, url: str) -> str | None:
         """The provider whose API lives at ``url``; None when it is nobody's."""
