@@ -380,6 +380,14 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         """Wait until prices are loaded, without blocking the event loop."""
         await to_thread.run_sync(self._parts.prices.load)
 
+    def note_uncounted(self, provider: str, what: str) -> None:
+        """A call asks for something whose cost nobody can count: a warning, once per client.
+
+        Raises:
+            GuardError: (code ``UNPRICED_CALL``) this scope's limits are hard, or ``on_unpriced`` is ``"raise"``.
+        """
+        self._parts.note_uncounted(provider, what, hard=self.bounds and not self._manners.allow_unbounded)
+
     def admit(self, asked: Asked) -> Ticket:
         """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
 

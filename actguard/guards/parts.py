@@ -64,6 +64,30 @@ class Parts:
             fix_hint="Use another model.",
         )
 
+    def note_uncounted(self, provider: str, what: str, *, hard: bool) -> None:
+        """A call asks for something that has no price, or whose use is never reported: a warning, once for each kind.
+
+        Raises:
+            GuardError: (code ``UNPRICED_CALL``) limits are ``hard``, or ``on_unpriced`` is ``"raise"``.
+        """
+        if hard or self.on_unpriced == "raise":
+            setting = "enforcement='hard'" if hard else "on_unpriced='raise'"
+            raise GuardError(
+                "UNPRICED_CALL",
+                f"The cost of {what} of {quoted(provider)} cannot be counted, and {setting} refuses such calls. Make "
+                f"them outside the budget scope{', or set allow_unbounded=True' if hard else ''}.",
+                details={"provider": provider, "what": what},
+                fix_hint="Do without it.",
+            )
+        self.bus.degraded(
+            MonitoringDegradedError(
+                subsystem="prices",
+                operation=f"count {what} of {quoted(provider)}",
+                failure_kind="not_counted",
+                summary="Calls go on, and what they cost is not in the budget: charge it with actguard.add_cost(…).",
+            )
+        )
+
     def _price_of_unpriced(self, provider: str, model: str) -> Price | None:
         key = (provider, model)
         if key not in self._unpriced:

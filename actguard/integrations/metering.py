@@ -29,7 +29,6 @@ from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
-from actguard.integrations.answers import answers_of
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.settlement import FREE, Bill, Deferred, Outcome, Request, Settlement, Unknown
 from actguard.scope import step
@@ -65,13 +64,16 @@ class Exchange(ABC):
     """Where the client sends its requests: a compatible server of another provider is known by its host."""
     refusable: bool = True
     """False for calls that may carry a bill but must work over budget (fetching a finished answer)."""
+    uncounted: str | None = None
+    """What the call uses that nobody can count, in the plural: ``"fine-tuning jobs"``; None: its cost will be known."""
+
+    lost: int = 0
+    """How many attempts the SDK has given up and made again although they may have been billed."""
 
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.client = client
         self.args = args
         self.kwargs = kwargs
-        self.lost = 0
-        """How many attempts the SDK has given up and made again although they may have been billed."""
 
     @abstractmethod
     def request(self) -> Request:
@@ -119,7 +121,7 @@ class Call:
 
     def __init__(self, budget: BudgetGuard, exchange: Exchange, ticket: Ticket) -> None:
         self._exchange = exchange
-        self._settlement = Settlement(ticket, answers_of(budget))
+        self._settlement = Settlement(ticket, budget)
         if ticket.output_limit is not None:
             try:
                 exchange.limit_output(ticket.output_limit)
@@ -127,20 +129,13 @@ class Call:
                 ticket.release()
                 raise
 
-    @property
-    def args(self) -> tuple[Any, ...]:
-        return self._exchange.args
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        return self._exchange.kwargs
-
     def failed(self, error: BaseException) -> bool:
         """Settle a call that raised; True: send it again instead."""
         try:
             if self._exchange.resend(error):
                 return True
-            self._charge_lost()
+            if self._exchange.lost:
+                self._settlement.lost(self._exchange.lost)
             outcome = self._exchange.failure(error)
         except Exception as problem:  # noqa: BLE001  the user gets the SDK's error, not ours
             report("read the error of a call", self._exchange.provider, problem)
@@ -154,20 +149,18 @@ class Call:
         Raises:
             BudgetExceededError: this call crossed a limit; the answer is its ``.response``.
         """
+        exchange, settlement = self._exchange, self._settlement
         try:
-            self._charge_lost()
-            result = self._exchange.answer(result, self._settlement)
+            if exchange.lost:
+                settlement.lost(exchange.lost)
+            result = exchange.answer(result, settlement)
         except Exception as problem:  # noqa: BLE001  the answer is paid: it is delivered whatever our reading does
-            report("read an answer", self._exchange.provider, problem)
-            self._settlement.unknown()
-        if (error := self._settlement.take_error()) is not None:
+            report("read an answer", exchange.provider, problem)
+            settlement.unknown()
+        if (error := settlement.take_error()) is not None:
             error.response = result
             raise error
         return result
-
-    def _charge_lost(self) -> None:
-        if self._exchange.lost:
-            self._settlement.lost(self._exchange.lost)
 
 
 under_way: ContextVar[Exchange | None] = ContextVar("actguard_exchange", default=None)
@@ -184,24 +177,21 @@ def opened(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwar
 
 
 def question(budget: BudgetGuard, exchange: Exchange) -> Asked:
-    """Reads the request of ``exchange`` for ``budget``, whose prices are loaded."""
+    """Reads the request of ``exchange`` for ``budget``, whose prices are loaded.
+
+    Raises:
+        GuardError: nobody can count what it costs, and the scope needs to know (``UNPRICED_CALL``).
+    """
+    if exchange.uncounted is not None:
+        budget.note_uncounted(exchange.provider, exchange.uncounted)
     try:
         request = exchange.request()
         bound = exchange.bound() if budget.bounds and exchange.refusable else None
     except Exception as problem:  # noqa: BLE001  the answer will still say what it cost
         report("read a request", exchange.provider, problem)
         request, bound = Request(model="unknown", api="unknown"), None
-    return Asked(
-        provider=budget.prices.provider_for_url(exchange.base_url, exchange.provider),
-        model=request.model,
-        api=request.api,
-        stream=request.stream,
-        estimate=request.estimate,
-        output_limit=request.output_limit,
-        outputs=request.outputs,
-        bound=bound,
-        refusable=exchange.refusable,
-    )
+    provider = budget.prices.provider_for_url(exchange.base_url, exchange.provider)
+    return Asked(provider, *request, bound, exchange.refusable)
 
 
 def note_if_billable(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -233,7 +223,7 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
         while True:
             token = under_way.set(exchange)
             try:
-                result = original(client, *call.args, **call.kwargs)
+                result = original(client, *exchange.args, **exchange.kwargs)
             except BaseException as error:
                 if call.failed(error):
                     continue
@@ -266,7 +256,7 @@ def async_hook(
         while True:
             token = under_way.set(exchange)
             try:
-                result = await original(client, *call.args, **call.kwargs)
+                result = await original(client, *exchange.args, **exchange.kwargs)
             except BaseException as error:
                 if call.failed(error):
                     continue
