@@ -91,8 +91,10 @@ class LoopbackServer:
             if refusal is not None:
                 return await exchange.send(operation.failure(refusal))
             return await self._answer(operation, exchange)
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError) as left:
             received.disconnected = not (self._stopping or received.completed or exchange.cut)
+            if isinstance(left, ConnectionError):
+                return web.Response()  # to nobody: raised, it would be logged as an error of this server
             raise
         finally:
             received.done = True

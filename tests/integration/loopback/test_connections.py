@@ -181,3 +181,16 @@ def test_the_clients_given_settings_win(provider: LoopbackProvider) -> None:
     assert provider.openai().max_retries == 0
     assert provider.openai(max_retries=3, api_key="mine").max_retries == 3
     assert provider.anthropic(api_key="mine").api_key == "mine"
+
+
+def test_a_client_that_leaves_is_no_error_of_the_server(
+    provider: LoopbackProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = provider.openai()
+    for _ in range(50):
+        stream = client.chat.completions.create(**ASK, stream=True)
+        next(iter(stream))
+        stream.close()
+    provider.wait_for_sync(lambda: all(request.done for request in provider.requests))
+    assert len(provider.requests) == 50
+    assert not caplog.records
