@@ -10,12 +10,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint types floors frameworks format bench bench-quick clean
+.PHONY: help demo test fuzz check lint types floors frameworks format bench bench-quick clean
 
 help:
 	@echo "make demo    the main job: an agent inside a budget, against a provider on this machine"
 	@echo "make test    the tests"
 	@echo "make check   lint, types, floors and the tests"
+	@echo "make fuzz    the property tests with new cases, until one fails"
 	@echo "make bench   the benchmarks (make bench-quick for a short run)"
 
 demo: $(VENV)/.demo
@@ -24,6 +25,11 @@ demo: $(VENV)/.demo
 # One hash seed for all workers: the names of some tests are written from sets.
 test: $(VENV)/.dev
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n auto --dist loadfile
+
+# The property tests again and again, each time with cases of their own, until one fails: Ctrl-C ends it.
+fuzz: $(VENV)/.dev
+	@while PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n auto --dist loadfile --hypothesis-profile=fuzz \
+		$$(grep -rl "hypothesis" tests --include='test_*.py'); do :; done
 
 check: lint types floors frameworks test
 

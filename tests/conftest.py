@@ -8,9 +8,15 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import settings
 
 from actguard.client import Client
 from actguard.money.own_prices import Price
+
+# The gate tries the same cases each time, so that it fails for what changed; `make fuzz` looks for new ones.
+settings.register_profile("gate", derandomize=True)
+settings.register_profile("fuzz", print_blob=True)
+settings.load_profile("gate")
 
 WATCHDOG_S = 30
 """No test takes this long; one that waits for something that never comes ends here."""
