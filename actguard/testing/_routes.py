@@ -64,3 +64,12 @@ ROUTES: Mapping[str, tuple[Platform, Callable[[Call], Operation]]] = {
     "vertex": ("vertex", google_operation),
 }
 """By the first segment of the path."""
+
+
+def _names(kind: type[Operation]) -> set[str]:
+    own = {kind.api} if "api" in vars(kind) else set()
+    return own.union(*map(_names, kind.__subclasses__()))
+
+
+APIS = tuple(sorted(_names(Operation)))
+"""What the APIs are called in scripts and records."""

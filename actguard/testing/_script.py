@@ -5,22 +5,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import get_args
 
+from actguard.testing._routes import APIS
 from actguard.testing.answers import Answer, Failure, Reply, ReplyFunction
 from actguard.testing.received import Provider, ReceivedRequest
 
 Scripted = Reply | str | ReplyFunction
 
+REPLIES = "an Answer, a Failure, Hang(), Reset(), a text or a function"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """One reply and the requests that it is meant for."""
+    """One reply and the requests that it is meant for.
+
+    Raises: TypeError, ValueError for what no request could be answered with or would match; they name the field.
+    """
 
     reply: Scripted
     provider: Provider | None
     api: str | None
     model: str | None
     when: Callable[[ReceivedRequest], object] | None
+
+    def __post_init__(self) -> None:
+        check_scripted(self.reply, "script: a reply")
+        for field, value, known in (("provider", self.provider, get_args(Provider)), ("api", self.api, APIS)):
+            if value is not None and value not in known:
+                raise ValueError(f"script({field}={value!r}): must be one of {', '.join(known)}")
+        if self.model is not None and not isinstance(self.model, str):
+            raise TypeError(f"script(model={self.model!r}): must be a text")
+        if self.when is not None and not callable(self.when):
+            raise TypeError(f"script(when={self.when!r}): must be a function of the request")
 
     def matches(self, request: ReceivedRequest, free: bool) -> bool:
         """The request may be answered with this line; free operations only where the line names them."""
@@ -38,6 +55,8 @@ class Script:
     def __init__(self, default: Scripted | None) -> None:
         self._lock = threading.Lock()
         self._lines: list[Line] = []
+        if default is not None:
+            check_scripted(default, "LoopbackProvider: default")
         self._default = default
 
     @property
@@ -79,11 +98,21 @@ class Script:
             return True
 
 
+def check_scripted(scripted: object, what: str) -> None:
+    """Raises: TypeError when ``scripted`` is nothing that a request can be answered with."""
+    if isinstance(scripted, type):
+        raise TypeError(f"{what} is {REPLIES}, not the class {scripted.__name__}: write {scripted.__name__}(...)")
+    if not (isinstance(scripted, Reply | str) or callable(scripted)):
+        raise TypeError(f"{what} is {REPLIES}, not {scripted!r}")
+
+
 def as_reply(scripted: Scripted, request: ReceivedRequest) -> Reply | None:
     """A reply, a text or a function's result as a reply. A function that raises is an error answer that says so."""
     if callable(scripted):
         try:
             result = scripted(request)
+            if result is not None:
+                check_scripted(result, "what it returns")
         except Exception as error:  # noqa: BLE001  the caller of the SDK shall see it, not this server's log
             return Failure(500, f"The scripted function raised {error!r}.")
         return None if result is None else as_reply(result, request)

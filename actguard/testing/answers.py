@@ -80,7 +80,7 @@ class Gate:
 class ToolCall:
     """A tool that the model wants called.
 
-    Raises: TypeError when the arguments cannot be written as JSON.
+    Raises: TypeError when the name is no text or the arguments cannot be written as JSON.
 
     Example: ``ToolCall("get_weather", {"city": "Oslo"})``.
     """
@@ -92,6 +92,8 @@ class ToolCall:
     """None: made from the number of the request."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"ToolCall(name={self.name!r}): must be a text")
         _ = self.json  # what is no JSON fails where it is scripted, not where it is sent
 
     @property
@@ -107,7 +109,8 @@ class Answer:
     Without ``text``, ``tool_calls`` and ``generate`` the answer is a short echo of the request. Counts that are
     not given follow from the text: four bytes of UTF-8 are one token.
 
-    Raises: ValueError for a negative number or an unknown ``finish``; it names the field.
+    Raises: TypeError for a value of a wrong type, ValueError for a negative number or an unknown ``finish``; both
+    name the field.
 
     Example:
         Answer(text="Hello", input_tokens=1_000, cached_input_tokens=800, output_tokens=20)
@@ -163,15 +166,42 @@ class Answer:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
+            kinds, words = _FIELDS[each.name]
+            fits = isinstance(value, kinds) and (isinstance(value, bool) == (kinds is bool))
+            if not fits and not (value is None and each.default is None):
+                raise TypeError(f"Answer({each.name}={value!r}): must be {words}")
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"Answer({each.name}={value}): must not be negative")
+        for call in self.tool_calls:
+            if not isinstance(call, ToolCall):
+                raise TypeError(f"Answer(tool_calls=[…{call!r}…]): must be ToolCall objects")
         if self.finish not in get_args(Finish):
             raise ValueError(f"Answer(finish={self.finish!r}): must be one of {', '.join(get_args(Finish))}")
+
+
+_TEXT: tuple[Any, str] = (str, "a text")
+_COUNT: tuple[Any, str] = (int, "a whole number")
+_SECONDS: tuple[Any, str] = (int | float, "a number of seconds")
+_FIELDS: Mapping[str, tuple[Any, str]] = {
+    **dict.fromkeys(("text", "thinking", "finish", "model", "service_tier"), _TEXT),
+    **dict.fromkeys(("generate", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"), _COUNT),
+    **dict.fromkeys(("cache_write_5m_tokens", "cache_write_1h_tokens", "web_searches"), _COUNT),
+    **dict.fromkeys(("chunks", "cut_after", "gate_after"), _COUNT),
+    **dict.fromkeys(("delay", "chunk_delay"), _SECONDS),
+    "tool_calls": (tuple | list, "a list of ToolCall objects"),
+    "usage": (bool, "True or False"),
+    "raw_usage": (Mapping, "a dict"),
+    "data": (bytes, "bytes"),
+    "gate": (Gate, "a Gate"),
+}
+"""What each field of an `Answer` has to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error answer in the provider's own shape. Nothing is billed for it.
+
+    Raises: TypeError, ValueError when ``status`` is no HTTP error.
 
     Example: ``Failure(429, "Slow down", retry_after=1.5)``.
     """
@@ -184,6 +214,8 @@ class Failure:
     """The error's code or type in the body; None: the one that the API uses for the status."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.status, int):
+            raise TypeError(f"Failure(status={self.status!r}): must be a whole number")
         if not 400 <= self.status <= 599:
             raise ValueError(f"Failure(status={self.status}): must be an HTTP error, 400 to 599")
 

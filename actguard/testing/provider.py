@@ -86,10 +86,13 @@ class LoopbackProvider(Clients):
             provider, api, model: only requests with this value, as in `ReceivedRequest`.
             when: only requests for which this is true.
 
+        Raises:
+            TypeError, ValueError: a reply is none, or nothing could match; the message names the argument.
+
         Example:
             provider.script(Failure(429, retry_after=0.1), "Hello", provider="anthropic")
         """
-        self._script.add(Line(reply, provider, api, model, when) for reply in replies)
+        self._script.add([Line(reply, provider, api, model, when) for reply in replies])
 
     @property
     def pending(self) -> int:

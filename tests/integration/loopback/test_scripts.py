@@ -126,6 +126,52 @@ def test_a_wrong_reply_names_the_field(make: Any, named: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Answer(text=5), "text"),  # type: ignore[arg-type]
+        (lambda: Answer(input_tokens="10"), "input_tokens"),  # type: ignore[arg-type]
+        (lambda: Answer(output_tokens=True), "output_tokens"),
+        (lambda: Answer(chunk_delay="1"), "chunk_delay"),  # type: ignore[arg-type]
+        (lambda: Answer(tool_calls=["pay"]), "tool_calls"),  # type: ignore[list-item]
+        (lambda: Answer(tool_calls=ToolCall("pay")), "tool_calls"),  # type: ignore[arg-type]
+        (lambda: Answer(usage=None), "usage"),  # type: ignore[arg-type]
+        (lambda: ToolCall(5), "name"),  # type: ignore[arg-type]
+        (lambda: Failure("429"), "status"),  # type: ignore[arg-type]
+        (lambda: LoopbackProvider(default=5), "default"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_reply_of_the_wrong_kind_names_the_field(make: Any, named: str) -> None:
+    with pytest.raises(TypeError, match=named):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("replies", "named", "problem"),
+    [
+        ([5], {}, "an Answer.*not 5"),
+        ([None], {}, "an Answer.*not None"),
+        ([Answer], {}, r"write Answer\(\.\.\.\)"),
+        (["x"], {"provider": "opnai"}, "provider='opnai'.*openai, anthropic, google"),
+        (["x"], {"api": "chat_completions"}, "api='chat_completions'.*chat.completions"),
+        (["x"], {"model": 5}, "model=5"),
+        (["x"], {"when": "always"}, "when='always'"),
+    ],
+)
+def test_a_script_that_nothing_could_match_is_refused(
+    provider: LoopbackProvider, replies: list[Any], named: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=problem):
+        provider.script("fine", *replies, **named)
+    assert provider.pending == 0
+
+
+def test_a_function_that_returns_no_reply_is_an_error_answer(provider: LoopbackProvider) -> None:
+    provider.script(lambda request: 5)  # type: ignore[arg-type, return-value]
+    with pytest.raises(openai.InternalServerError, match="what it returns is an Answer"):
+        provider.openai().chat.completions.create(**ASK)
+
+
 def test_records_hold_no_secrets(provider: LoopbackProvider) -> None:
     provider.openai(api_key="sk-secret").chat.completions.create(**ASK)
     provider.azure(api_key="azure-secret").chat.completions.create(**ASK)
