@@ -97,6 +97,11 @@ class Ticket:
         self._cut: Full | None = None
         self._published = False
 
+    @property
+    def closed(self) -> bool:
+        """True once the root that pays for the call was left."""
+        return self._tree.closed
+
     def watch(self, so_far: Callable[[], Usage]) -> None:
         """While an answer is still being read: ``so_far()`` is what it has used as far as known."""
         self._so_far = so_far

@@ -33,6 +33,11 @@ class CountedAnswers:
                 self._tickets.popitem(last=False)
             return owner
 
+    def pass_on(self, answer_id: str, ticket: Any) -> None:
+        """``answer_id`` is charged to ``ticket`` from now on."""
+        with self._lock:
+            self._tickets[answer_id] = ticket
+
     def counted(self, answer_id: str) -> None:
         """``answer_id`` is charged with its exact usage: nothing is left to pay."""
         with self._lock:
