@@ -103,10 +103,6 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"\nStopped by you, after {_spent(desk.ticket)}.", file=sys.stderr)
             return INTERRUPTED
-        except BrokenPipeError:
-            # Who read the lines has gone. What Python still wants to flush on its way out goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
         except Exception as error:
             words = provider_problem(error)
             if words is None:
