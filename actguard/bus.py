@@ -126,13 +126,15 @@ class Bus:
         queue_size: int | None = None,
         on_flush: Callable[[], Awaitable[None]] | None = None,
         when: Callable[[Any], bool] | None = None,
+        together: bool = False,
     ) -> Handler:
         """Call ``function(event)`` on the hub for each event of the given classes, in order; of all when none is named.
 
         A coroutine function is awaited on the hub's loop, any other runs in a worker thread; neither can slow the
         guarded call or another subscriber. What it raises is warned about once. ``on_flush`` is awaited on every
         ``client.flush()``. ``when(event)`` is asked at once, in the thread that publishes: only events for which it is
-        true are taken; it must be quick and not raise. The handler that is returned has ``remove()``.
+        true are taken; it must be quick and not raise. With ``together`` the function is called with a list of events,
+        those that have arrived since the last call, at most 100. The handler that is returned has ``remove()``.
 
         Raises:
             ActGuardUsageError: ``function`` is not callable, or one of ``kinds`` is no event class.
@@ -142,7 +144,7 @@ class Bus:
             if optional is not None:
                 _check_callable(optional, field, "add_handler")
         size = _checked_size(queue_size, self._queue_size)
-        handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush, when)
+        handler = Handler(self, self._hub, function, _checked(kinds), size, on_flush, when, together)
         self._check_open()
         self._hub.add(handler)
         self._add(handler)

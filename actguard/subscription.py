@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from actguard.events import Event
 from actguard.exceptions import MonitoringDegradedError
@@ -19,7 +21,7 @@ from actguard.scope import Reply, call_soon_here, is_async
 
 E = TypeVar("E", bound=Event)
 _AT_ONCE = 100
-"""Events that a handler takes before others get their turn on the hub."""
+"""Events that a handler takes before others get their turn on the hub, and the most that it is given together."""
 
 
 class Owner(Protocol):
@@ -35,16 +37,17 @@ class _Arrivals(Generic[E]):
     """Iterates over what arrives on a loop. No async generator: one that is left half-read would need closing."""
 
     def __init__(self, arrived: LoopQueue) -> None:
-        self._queue = arrived  # which closes the channel when nobody has it any more
+        self._queue = arrived
 
     def __aiter__(self) -> _Arrivals[E]:
         return self
 
     async def __anext__(self) -> E:
-        try:
-            return cast(E, await self._queue.receive.receive())
-        except (anyio.EndOfStream, anyio.ClosedResourceError):
-            raise StopAsyncIteration from None
+        await checkpoint()  # others get their turn, however fast events come in
+        while await self._queue.arrival():
+            for event in self._queue.take(1):
+                return cast(E, event)
+        raise StopAsyncIteration
 
 
 class Subscription(Generic[E]):
@@ -154,6 +157,7 @@ class Handler:
         size: int,
         on_flush: Callable[[], Awaitable[None]] | None,
         when: Callable[[Any], bool] | None = None,
+        together: bool = False,
     ) -> None:
         self._owner = owner
         self._hub = hub
@@ -161,6 +165,7 @@ class Handler:
         self._is_async = is_async(function)
         self._on_flush = on_flush
         self._when = when
+        self._together = together
         self._queue: LoopQueue | None = None
         self._lost_before = 0
         self.kinds = kinds
@@ -207,18 +212,8 @@ class Handler:
 
     def flush(self, marker: Flush) -> None:
         """Have ``marker.reached`` called when everything offered so far has been handled."""
-        waiting = self._queue
-
-        async def put() -> None:
-            if waiting is None or not await waiting.put_surely(marker):
-                marker.reached(self)
-
-        try:
-            if waiting is None:
-                raise RuntimeError
-            self._hub.spawn(put)
-        except RuntimeError:  # the hub does not run: there is nothing to wait for
-            marker.reached(self)
+        if self._queue is None or not self._hub.running or not self._queue.put_surely(marker):
+            marker.reached(self)  # nothing is there to wait for
 
     def remove(self) -> None:
         """Take no more events; those that have arrived are still handled."""
@@ -232,45 +227,35 @@ class Handler:
 
     async def live(self) -> None:
         """Handle what arrives, until the queue ends."""
-        waiting = self._queue  # held on to: it closes the channel when nobody has it any more
-        if waiting is None:  # the hub was stopped before this began
+        queue = self._queue
+        if queue is None:  # the hub was stopped before this began
             return
-        with waiting.receive as arrivals:
-            async for item in arrivals:
-                await self._take(item, arrivals)
-                # Each wait is a turn of the loop, which takes longer than most functions: what is there is taken along.
-                with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
-                    for _ in range(_AT_ONCE):
-                        await self._take(arrivals.receive_nowait(), arrivals)
+        while await queue.arrival():
+            # Each wait is a turn of the loop, which takes longer than most functions: what is there is taken together.
+            batch = queue.take(_AT_ONCE, until=Flush)
+            if batch and isinstance(batch[0], Flush):
+                if self._on_flush is not None:
+                    await self._guarded(self._on_flush)
+                batch[0].reached(self)
+            else:
+                await self._handle(batch)
+            await asyncio.sleep(0)  # others get their turn
 
-    async def _take(self, item: Any, arrivals: Any) -> None:
-        if isinstance(item, Flush):
-            if self._on_flush is not None:
-                await self._guarded(self._on_flush)
-            item.reached(self)
-        elif self._is_async:
-            await self._guarded(self._function, item)
+    async def _handle(self, batch: list[Event]) -> None:
+        if self._is_async:
+            for each in [batch] if self._together else batch:
+                await self._guarded(self._function, each)
         else:
             # One trip to a worker thread for all that is there: the trip costs more than most functions.
-            batch, marker = [item], None
-            with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream):
-                while marker is None and len(batch) < 1000:
-                    following = arrivals.receive_nowait()
-                    if isinstance(following, Flush):
-                        marker = following
-                    else:
-                        batch.append(following)
             try:
                 await to_thread.run_sync(self._call_each, batch, abandon_on_cancel=True)
             except RuntimeError:  # at the exit of the interpreter no thread can be started
                 self._call_each(batch)
-            if marker is not None:
-                await self._take(marker, arrivals)
 
     def _call_each(self, batch: list[Event]) -> None:
-        for event in batch:
+        for each in [batch] if self._together else batch:
             try:
-                self._function(event)
+                self._function(each)
             except BaseException as error:  # noqa: BLE001  a subscriber's error, or exit, must not hurt anyone else
                 self._report(error)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actguard.events import (
     BudgetBlocked,
@@ -29,9 +29,10 @@ from actguard.gateway.delivery import UNREADABLE_PAUSE_S, Delivery
 from actguard.gateway.envelope import envelope
 from actguard.gateway.failures import GatewayFailure
 from actguard.gateway.http import Call, Transport
+from actguard.gateway.json_safe import utc_text
 from actguard.gateway.outbox import Outbox
 from actguard.gateway.spool import Letter
-from actguard.gateway.wire import EVENTS_PATH, to_json
+from actguard.gateway.wire import EVENTS_PATH
 from actguard.settings import EventMode, Settings
 from actguard.subscribers.tool_runs import exports_tool_runs
 
@@ -108,21 +109,27 @@ class Exporter(Delivery):
         """Events that will not be exported: too large, refused, given up, or without room to wait in."""
         return self._refused + self.outbox.lost
 
-    def take(self, event: Event) -> None:
-        """Put ``event`` into the outbox. Never waits."""
-        body = to_json(envelope(event, utc_now()))
-        if len(body) > self._most_bytes:
-            self._refused += 1
-            self._report(
-                "export", "too_large", f"An event is larger than max_batch_bytes ({len(body)} bytes); it is dropped."
-            )
-        elif not self.outbox.put(Letter(event.id, body)):
-            self._report(
-                "publish",  # as the bus says it, so that it is said once
-                "queue_full",
-                "The gateway does not keep up, or cannot be reached; max_queue_events wait already and new ones are "
-                "dropped (counted in client.stats()).",
-            )
+    def take(self, events: Sequence[Event]) -> None:
+        """Put ``events`` into the outbox. Never waits."""
+        taken_at = utc_text(utc_now())
+        for event in events:
+            try:
+                body = envelope(event, taken_at)
+            except Exception as error:  # noqa: BLE001  one event that cannot be told must not cost the others
+                self._refused += 1
+                self._report("export", type(error).__name__, "An event cannot be written as JSON; it is dropped.")
+                continue
+            if len(body) > self._most_bytes:
+                self._refused += 1
+                summary = f"An event is larger than max_batch_bytes ({len(body)} bytes); it is dropped."
+                self._report("export", "too_large", summary)
+            elif not self.outbox.put(Letter(event.id, body)):
+                self._report(
+                    "publish",  # as the bus says it, so that it is said once
+                    "queue_full",
+                    "The gateway does not keep up, or cannot be reached; max_queue_events wait already and new ones "
+                    "are dropped (counted in client.stats()).",
+                )
         self.look()
 
     def look(self) -> None:

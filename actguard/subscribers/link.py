@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from actguard.bus import Bus
@@ -114,7 +114,7 @@ class GatewayLink:
         bus.add_answerer(self._settle, SettleRequested)
         self._handlers: list[Handler] = []
         if kinds := exported_kinds(mode):
-            handler = bus.add_handler(self._take, *kinds, when=lambda event: is_exported(event, mode))
+            handler = bus.add_handler(self._take, *kinds, when=lambda event: is_exported(event, mode), together=True)
             self._handlers.append(handler)
 
     # --- what the hub asks of a resident ------------------------------------------------------------------------
@@ -173,8 +173,8 @@ class GatewayLink:
     async def _undo(self, request: ReserveRequested, answer: Reserved) -> None:
         self._here.reservations.undo(request, answer)
 
-    async def _take(self, event: Event) -> None:
-        self._here.exporter.take(event)
+    async def _take(self, events: Sequence[Event]) -> None:
+        self._here.exporter.take(events)
 
     # --- what the client asks -----------------------------------------------------------------------------------
 

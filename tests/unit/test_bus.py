@@ -182,6 +182,31 @@ def test_removing_a_handler_lets_it_finish_what_has_arrived(client: Client) -> N
     until(lambda: collector.names == ["0", "1", "2"])
 
 
+@pytest.mark.parametrize("form", ["plain", "coroutine"])
+def test_a_handler_may_take_together_what_has_arrived(form: str, client: Client) -> None:
+    gate, begun, batches = threading.Event(), threading.Event(), list[list[str]]()
+
+    def plain(events: list[Event]) -> None:
+        begun.set()
+        gate.wait(10)
+        batches.append([event.name for event in events])
+
+    async def coroutine(events: list[Event]) -> None:
+        begun.set()
+        await anyio.to_thread.run_sync(gate.wait, 10)
+        batches.append([event.name for event in events])
+
+    client.bus.add_handler({"plain": plain, "coroutine": coroutine}[form], CustomEvent, together=True)
+    client.bus.publish(note("first"))
+    assert begun.wait(10)
+    for number in range(250):
+        client.bus.publish(note(str(number)))
+    gate.set()
+    assert client.flush()
+    assert [len(batch) for batch in batches] == [1, 100, 100, 50]
+    assert [name for batch in batches[1:] for name in batch] == [str(number) for number in range(250)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "field"), [((None,), "function"), ((1,), "function"), ((print, 1), "kinds"), ((print, int), "kinds")]
 )

@@ -29,8 +29,8 @@ from actguard.events import (
     ToolFailure,
     ToolInvoke,
 )
-from actguard.gateway.envelope import envelope, json_safe, utc_text
-from actguard.gateway.wire import to_json
+from actguard.gateway.envelope import envelope
+from actguard.gateway.json_safe import json_safe, utc_text
 from actguard.subscribers.exporter import EXPORTED, exported_kinds, is_exported
 from actguard.subscribers.tool_runs import exports_tool_runs
 
@@ -59,9 +59,19 @@ CALL = LlmUsage(
 )
 
 
+def written(event: Event, taken_at: datetime = NOW) -> Any:
+    return json.loads(envelope(event, utc_text(taken_at)))
+
+
+def digest_of(payload: Any) -> str:
+    """The digest as whoever receives ``payload`` can check it."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def test_an_event_without_anything_has_exactly_the_keys_that_are_always_there() -> None:
     start = RunStart(run_id="r", ts=NOW)
-    content = envelope(start, NOW + timedelta(seconds=1))
+    content = written(start, NOW + timedelta(seconds=1))
     assert set(content) == ALWAYS
     assert content == {
         "id": start.id,
@@ -85,7 +95,7 @@ def test_an_event_without_anything_has_exactly_the_keys_that_are_always_there() 
 
 
 def test_what_is_known_stands_beside_it_and_what_is_empty_does_not() -> None:
-    content = envelope(CALL, NOW)
+    content = written(CALL)
     optional = {key: content[key] for key in content.keys() - ALWAYS}
     assert set(optional) <= SOMETIMES
     assert optional == {
@@ -104,8 +114,25 @@ def test_what_is_known_stands_beside_it_and_what_is_empty_does_not() -> None:
 
 
 def test_the_digest_is_that_of_the_payload_with_sorted_keys() -> None:
-    content = envelope(CustomEvent(category="a", name="b", payload={"z": 1, "a": "ü"}), NOW)
+    content = written(CustomEvent(category="a", name="b", payload={"z": 1, "a": "ü"}))
     assert content["digest"] == hashlib.sha256('{"a":"ü","z":1}'.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        CALL,
+        GuardBlocked(guard_name="g", error_type="E", figures={"z": 1.5, "a": None, "limit": (1, 2)}),
+        ToolFailure(error_type="E", error_message='a "quoted" line\n\x00\x7fü😀'),
+        CustomEvent(category="a", name="b", payload={"é": 1e16, "b": 1e-7, "a": [Decimal("1.10"), {"y": 1, "x": 2}]}),
+        CustomEvent(category="a", name="b", payload={"n": float("nan"), "t": True, "none": None, "i": 10**30}),
+    ],
+    ids=lambda event: event.kind,
+)
+def test_whoever_receives_an_event_can_check_its_digest(event: Event) -> None:
+    content = written(event)
+    assert content["payload"]
+    assert content["digest"] == digest_of(content["payload"])
 
 
 def test_a_guards_figures_stand_in_the_payload() -> None:
@@ -116,7 +143,7 @@ def test_a_guards_figures_stand_in_the_payload() -> None:
         tool_name="m:search",
         figures={"max_calls": 5, "period": 60.0, "scope_value": "alice", "guard_name": "forged"},
     )
-    content = envelope(blocked, NOW)
+    content = written(blocked)
     assert content["tool_name"] == "m:search"
     assert content["payload"] == {
         "max_calls": 5,
@@ -187,7 +214,7 @@ def test_values_that_json_does_not_know(value: Any, safe: Any) -> None:
 def test_a_payload_that_contains_itself_ends_somewhere() -> None:
     loop: dict[str, Any] = {}
     loop["self"] = [loop]
-    content = envelope(CustomEvent.model_construct(category="a", name="b", payload=loop), NOW)
+    content = written(CustomEvent.model_construct(category="a", name="b", payload=loop))
     assert "<too deep>" in json.dumps(content)
 
 
@@ -202,10 +229,10 @@ jsonish = st.recursive(
 @given(st.dictionaries(st.text(), jsonish))
 def test_whatever_a_user_puts_in_becomes_json(payload: dict[str, Any]) -> None:
     event = CustomEvent(category="a", name="b", payload=payload)
-    body = to_json(envelope(event, NOW))
-    parsed = json.loads(body)
-    assert set(parsed) == ALWAYS
-    assert len(parsed["digest"]) == 64
+    content = written(event)
+    assert set(content) == ALWAYS
+    assert content["payload"] == json.loads(json.dumps(json_safe(payload)).encode("utf-8", "replace"))
+    assert content["digest"] == digest_of(content["payload"])
 
 
 # --- which events are exported ---------------------------------------------------------------------------------------
