@@ -17,6 +17,7 @@ from actguard.testing._exchange import Exchange
 from actguard.testing._generation import generate
 from actguard.testing._log import RequestLog
 from actguard.testing._openai import UnknownOpenAI
+from actguard.testing._proxies import Bypass
 from actguard.testing._routes import ROUTES
 from actguard.testing._script import Script
 from actguard.testing._wire import Call, Operation, Shelf, Whole
@@ -42,6 +43,7 @@ class LoopbackServer:
         self._ready: Future[int] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._bypass: Bypass | None = None
 
     def start(self) -> Future[int]:
         """Start the thread; the port, once it listens."""
@@ -51,6 +53,7 @@ class LoopbackServer:
         self._ready = Future()
         self._thread = threading.Thread(target=self._run, args=(self._ready,), name="actguard-loopback", daemon=True)
         self._thread.start()
+        self._bypass = Bypass()
         return self._ready
 
     def stop(self) -> None:
@@ -59,6 +62,8 @@ class LoopbackServer:
         if thread is None:
             return
         self._stopping = True
+        if self._bypass is not None:
+            self._bypass.close()
         if self._ready.exception() is None and self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         thread.join(STOP_SECONDS)

@@ -42,6 +42,7 @@ class LoopbackProvider(Clients):
     Runs in a thread of its own, so it serves scripts, asyncio and trio alike, and many clients at once. Give the SDK
     one of the ``*_url`` properties, or let `openai`, `async_openai`, `anthropic`, `google` … make the client; clients
     made here have no retries, a made-up key, and are closed with the provider (asynchronous ones by ``async with``).
+    Where the environment names a proxy, ``no_proxy`` names 127.0.0.1 while the provider runs.
 
     Billing is honest. Four bytes of text are a token, input is counted from the request, and a stream is billed for
     what was generated until its client left. A plain answer is billed in full, also when nobody waits for it.
@@ -134,7 +135,12 @@ class LoopbackProvider(Clients):
         return self._server.log.wait_for(predicate, timeout, threading.Event())
 
     def __enter__(self) -> Self:
-        self._root = root_url(self._server.start().result())
+        ready = self._server.start()
+        try:
+            self._root = root_url(ready.result())
+        except BaseException:
+            self._server.stop()
+            raise
         return self
 
     def __exit__(

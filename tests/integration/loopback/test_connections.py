@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -194,3 +195,42 @@ def test_a_client_that_leaves_is_no_error_of_the_server(
     provider.wait_for_sync(lambda: all(request.done for request in provider.requests))
     assert len(provider.requests) == 50
     assert not caplog.records
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+@pytest.mark.parametrize("named", [None, "example.com"])
+async def test_a_proxy_of_the_environment_is_passed_by(monkeypatch: pytest.MonkeyPatch, named: str | None) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    if named is not None:
+        monkeypatch.setenv("NO_PROXY", named)
+    before = dict(os.environ)
+    async with LoopbackProvider() as provider, LoopbackProvider() as other:
+        for each in (provider, other):
+            openai.OpenAI(base_url=each.openai_url, api_key="mine", max_retries=0).chat.completions.create(**ASK)
+            each.anthropic().messages.create(**ASK_CLAUDE)
+            google = each.google()
+            google.models.generate_content(model="gemini-2.5-flash", contents="Hi")
+            await google.aio.models.generate_content(model="gemini-2.5-flash", contents="Hi")
+            await each.async_openai().chat.completions.create(**ASK)
+        assert provider.billed.calls == other.billed.calls == 5
+        assert os.environ["no_proxy"] == ("127.0.0.1" if named is None else f"{named},127.0.0.1")
+    assert dict(os.environ) == before
+
+
+def test_without_a_proxy_the_environment_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    before = dict(os.environ)
+    with LoopbackProvider():
+        assert dict(os.environ) == before
+
+
+def test_a_no_proxy_that_was_changed_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.com")
+    with LoopbackProvider():
+        monkeypatch.setenv("no_proxy", "example.org")
+    assert os.environ["no_proxy"] == "example.org"
