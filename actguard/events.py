@@ -376,3 +376,13 @@ class ApprovalRequested(Request):
     """Why the policy asks."""
     session_id: str | None = None
     """The session it runs in."""
+
+
+def _kinds(of: type[Event]) -> set[str]:
+    category, name = (of.model_fields[field].default for field in ("category", "name"))
+    own = {f"{category}.{name}"} if isinstance(category, str) and isinstance(name, str) else set()
+    return own.union(*map(_kinds, of.__subclasses__()))
+
+
+OWN_KINDS = frozenset(_kinds(Event))
+"""The identities that ActGuard's own events have: no other event may pass for one of them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from actguard.context import active_budget, active_run, current_tool
-from actguard.events import BudgetLimitExceeded, CustomEvent, GuardBlocked, Outcome, ScopedEvent, Severity
+from actguard.events import OWN_KINDS, BudgetLimitExceeded, CustomEvent, GuardBlocked, Outcome, ScopedEvent, Severity
 from actguard.exceptions import (
     ActGuardError,
     BudgetExceededError,
@@ -61,16 +61,23 @@ def emit_event(
         tool_name: which tool it is about; the one that is running when omitted.
 
     Raises:
-        ReportingContractError: an argument cannot be part of an event; ``.field`` names it.
+        ReportingContractError: an argument cannot be part of an event, or category and name are those of an event of
+            ActGuard's own; ``.field`` names it.
 
     Example:
         ``actguard.emit_event("billing", "invoice_sent", {"invoice": invoice.id}, severity="info")``
     """
     _identifier(category, "category")
     _identifier(name, "name")
+    if f"{category}.{name}" in OWN_KINDS:
+        raise ReportingContractError(
+            f"emit_event: {category}.{name} is an event of ActGuard's own; give yours another name, "
+            "or report an error with emit_violation(error)",
+            field="name",
+        )
     content = {} if payload is None else payload
-    if not isinstance(content, Mapping):
-        raise ReportingContractError("emit_event: payload must be a dict", field="payload")
+    if not isinstance(content, Mapping) or not all(map(_is_text, content)):
+        raise ReportingContractError("emit_event: payload must be a dict whose keys are texts", field="payload")
     _check(severity, get_args(Severity), "severity", "emit_event")
     _check(outcome, get_args(Outcome), "outcome", "emit_event")
     _text(user_id, "user_id", "emit_event")
@@ -146,6 +153,11 @@ def _check(value: object, allowed: tuple[str, ...], field: str, what: str) -> No
         raise ReportingContractError(f"{what}: {field} must be one of {names}", field=field)
 
 
+def _is_text(value: object) -> bool:
+    """A str that can be written as UTF-8: half a surrogate pair cannot."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
+
+
 def _text(value: object, field: str, what: str) -> None:
-    if value is not None and (not isinstance(value, str) or not value):
+    if value is not None and not (value and _is_text(value)):
         raise ReportingContractError(f"{what}: {field} must be a non-empty str or None", field=field)

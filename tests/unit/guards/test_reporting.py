@@ -47,10 +47,16 @@ def test_an_event_of_ones_own_says_where_it_happened(client: Client) -> None:
         ({"category": "a b"}, "category"),
         ({"name": 7}, "name"),
         ({"payload": ["x"]}, "payload"),
+        ({"payload": {5: 6}}, "payload"),
+        ({"payload": {"\ud800": 6}}, "payload"),
         ({"severity": "loud"}, "severity"),
         ({"outcome": "fine"}, "outcome"),
         ({"user_id": 7}, "user_id"),
+        ({"user_id": "\ud800"}, "user_id"),
         ({"tool_name": ""}, "tool_name"),
+        ({"category": "llm", "name": "usage"}, "name"),
+        ({"category": "run", "name": "end"}, "name"),
+        ({"category": "budget", "name": "reserved"}, "name"),
     ],
 )
 def test_what_cannot_be_an_event_is_named(arguments: dict[str, Any], field: str) -> None:
