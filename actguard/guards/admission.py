@@ -29,15 +29,14 @@ from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Full, Hold, Lim
 from actguard.scope import Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A provider call that asks to be admitted."""
 
     provider: str
     model: str
     api: str
     stream: bool = False
-    estimate: Usage = Usage()  # noqa: RUF009  it is frozen
+    estimate: Usage = Usage()
     """The input that the request shows; its output is not looked at."""
     output_limit: int | None = None
     """The most output tokens per answer that the request allows; None: it names no limit."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from actguard.exceptions import BudgetExceededError
+from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
-from actguard.integrations.answers import CountedAnswers
+from actguard.integrations.answers import answers_of
 from actguard.money.usage import Usage
 
 
@@ -70,11 +71,11 @@ class Settlement:
     one that settles wins; only an exact charge after an estimated one still counts, and corrects it.
     """
 
-    __slots__ = ("_answers", "_error", "_ticket")
+    __slots__ = ("_budget", "_error", "_ticket")
 
-    def __init__(self, ticket: Ticket, answers: CountedAnswers) -> None:
+    def __init__(self, ticket: Ticket, budget: BudgetGuard) -> None:
         self._ticket = ticket
-        self._answers = answers
+        self._budget = budget
         self._error: BudgetExceededError | None = None
 
     @property
@@ -83,25 +84,38 @@ class Settlement:
         return self._ticket.provider
 
     @property
+    def ticket(self) -> Ticket:
+        """The call as it was admitted."""
+        return self._ticket
+
+    @property
     def settled(self) -> bool:
         """True once something was charged or the hold was given back."""
         return bool(self._ticket.settled)
 
     def charge(self, bill: Bill) -> None:
         """Charge what the call did cost. An answer that was counted before under the same id costs nothing again."""
-        ticket = self._ticket if bill.id is None else self._answers.claim(bill.id, self._ticket)
-        if ticket is None:
-            self._ticket.release()
-            return
+        if bill.id is not None:
+            self._charge_once(bill, bill.id)
+        else:
+            self._error = _charged(self._ticket, bill) or self._error
+
+    def _charge_once(self, bill: Bill, answer_id: str) -> None:
+        """Charge the ticket that claimed this answer first, if it is not counted already."""
+        answers = answers_of(self._budget)
+        ticket = answers.claim(answer_id, self._ticket)
+        if ticket is not None and ticket is not self._ticket and ticket.closed and not ticket.settled:
+            ticket.release()  # its root was left before the answer was fetched: who fetches it pays, instead of it
+            answers.pass_on(answer_id, self._ticket)
+            ticket = self._ticket
         if ticket is not self._ticket:
             self._ticket.release()
-            self._ticket = ticket
-        error = ticket.charge(
-            bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
-        )
-        if bill.id is not None and not bill.estimated:
-            self._answers.counted(bill.id)
-        self._error = error or self._error
+        if ticket is None:
+            return
+        self._ticket = ticket
+        self._error = _charged(ticket, bill) or self._error
+        if not bill.estimated:
+            answers.counted(answer_id)
 
     def unknown(self, attempts: int = 1) -> None:
         """The call was sent and nobody can say what it used: charge the estimate, once per attempt."""
@@ -120,7 +134,7 @@ class Settlement:
 
         The hold stays until then, and becomes an estimated charge when the scope ends first.
         """
-        ticket = self._answers.claim(answer_id, self._ticket)
+        ticket = answers_of(self._budget).claim(answer_id, self._ticket)
         if ticket is not self._ticket:
             self._ticket.release()
 
@@ -145,7 +159,17 @@ class Settlement:
         error, tokens = self._ticket.check(so_far)
         return error, tokens
 
+    def crossed(self, error: BudgetExceededError | None) -> None:
+        """A charge that came with this call's answer, though not for it, crossed a limit (None: it did not)."""
+        self._error = error or self._error
+
     def take_error(self) -> BudgetExceededError | None:
         """The crossing to raise, at most once: who takes it sets ``.response`` or ``.partial`` and raises it."""
         error, self._error = self._error, None
         return error
+
+
+def _charged(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:
+    return ticket.charge(
+        bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
+    )

@@ -151,14 +151,15 @@ class OwnPrices:
             else:
                 self._exact[name] = price
         self._patterns = sorted(patterns.items(), key=lambda item: -len(item[0]))
+        self._any = bool(self._exact or self._patterns)
         self._found: dict[tuple[str, str, str | None], Price | None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._exact or self._patterns)
+        return self._any
 
     def find(self, provider: str, model: str, requested: str | None = None) -> Price | None:
         """The price of ``model``, which the caller asked for as ``requested``; None when the user gave none."""
-        if not self:
+        if not self._any:
             return None
         asked = (provider, model, requested)
         try:

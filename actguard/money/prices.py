@@ -179,15 +179,18 @@ class PriceBook:
         return None if source is None else source.provider_for_url(url)
 
     def _card(self, provider: str, model: str, context: PriceContext | None) -> RateCard | None:
-        source = self._loader.load()
+        source = self._loader.source or self._loader.load()
         if source is None:
             return None
         snapshot, cards = self._cards
         if snapshot is not source.snapshot:  # genai-prices has updated its prices
             snapshot, cards = self._cards = (source.snapshot, {})
         at = self._now()
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        pairs = context if isinstance(context, tuple) else tuple(sorted(context.items())) if context else ()
+        if at.tzinfo is not UTC:
+            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        pairs: tuple[tuple[str, str], ...] = ()
+        if context:
+            pairs = context if isinstance(context, tuple) else tuple(sorted(context.items()))
         key = (provider, model, pairs, at.toordinal())
         try:
             return cards[key]

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from itertools import combinations
+from typing import NamedTuple
 
 from actguard.money.amounts import MONEY, ZERO
 from actguard.money.dearest import dearest
@@ -39,6 +40,20 @@ BUCKETS = frozenset(
 )
 """Units that the fields of a `Usage` stand for."""
 
+_ONCE = "requests"
+_LINE_KEYS = (
+    _ONCE,
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "output_reasoning_tokens",
+    "web_searches",
+)
+"""The counts that the numbers of a `Line` are for, in its order."""
+
 Leaf = tuple[Decimal, Decimal | None, tuple[tuple[str, int], ...]]
 """Price, per how many (None: per one), and the signed counts that add up to what is billed at it."""
 
@@ -48,6 +63,24 @@ Shape = tuple[tuple[str, ...], tuple[str, ...], int]
 
 Ask = Callable[[Counts], Decimal | None]
 """The price list's own calculation in USD; None when it finds the counts inconsistent."""
+
+
+class Line(NamedTuple):
+    """A formula for the buckets of a `Usage` in whole numbers: USD per token of each kind, times ten to ``places``.
+
+    The same sum as `evaluate` makes, to the last digit and with as many places, in a fifth of the time.
+    """
+
+    once: int
+    input: int
+    read: int
+    written: int
+    five: int
+    hour: int
+    output: int
+    reasoning: int
+    searches: int
+    places: int
 
 
 class RateCard:
@@ -73,6 +106,8 @@ class RateCard:
         self._ask = ask
         self._starts = sorted({start for rate in self._rates for start, _ in rate.tiers})
         self._formulas: dict[Shape, Formula | None] = {}
+        self._lines: dict[tuple[object, ...], Line] = {}
+        """What `_formulas` has for usages that consist of consistent buckets: nearly all."""
 
     def price(self, usage: Usage) -> Decimal:
         """What ``usage`` costs in USD.
@@ -80,6 +115,32 @@ class RateCard:
         Counts that contradict each other (more audio than input) or leave out one that matters have no exact price:
         they are charged at an upper bound, see `actguard.money.dearest`.
         """
+        uncached, read, output = usage.uncached_input_tokens, usage.cache_read_tokens, usage.output_tokens
+        five, hour, searches = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens, usage.web_searches
+        reasoning = usage.reasoning_tokens or 0
+        if usage.details or min(uncached, read, five, hour, searches, reasoning) < 0 or reasoning > output:
+            return self._price_by_formula(usage)[0]
+        whole, written = uncached + read + five + hour, five + hour
+        # Which of the buckets are empty, and the tier: one line each, as `_formulas` has.
+        shape = (not whole, not read, not five, not hour, not output, not reasoning, not searches)
+        tier = bisect_left(self._starts, whole) if self._starts else 0
+        line = self._lines.get((tier, *shape))
+        if line is None:
+            usd, formula = self._price_by_formula(usage)
+            if formula is not None and (line := line_of(formula)) is not None:
+                self._lines[(tier, *shape)] = line
+            return usd
+        once, of_input, of_read, of_written, of_five, of_hour, of_output, of_reasoning, of_searches, places = line
+        total = once + of_input * whole + of_output * output
+        if read:
+            total += of_read * read
+        if written:
+            total += of_written * written + of_five * five + of_hour * hour
+        total += of_reasoning * reasoning + of_searches * searches
+        return MONEY.scaleb(MONEY.create_decimal(total), places)
+
+    def _price_by_formula(self, usage: Usage) -> tuple[Decimal, Formula | None]:
+        """The price, and by which formula; None where the price list was asked."""
         counts = self._counts(usage)
         zeros = tuple([key for key, count in counts.items() if not count]) if usage.details else ()
         shape = (tuple(counts), zeros, bisect_left(self._starts, counts.get("input_tokens", 0)))
@@ -88,7 +149,7 @@ class RateCard:
         except KeyError:
             formula = self._remember(shape, counts)
         total = evaluate(formula, counts) if formula is not None else self._ask(counts)
-        return dearest(self._rates, self._units, counts) if total is None else total
+        return (dearest(self._rates, self._units, counts) if total is None else total), formula
 
     @property
     def request_fee(self) -> Decimal:
@@ -207,6 +268,28 @@ def evaluate(formula: Formula | None, counts: Counts) -> Decimal | None:
         else:
             total = MONEY.add(total, MONEY.divide(MONEY.multiply(price, billed), per))
     return total
+
+
+def line_of(formula: Formula) -> Line | None:
+    """``formula`` in whole numbers; None where a price is no exact decimal, or a count is none of a bucket."""
+    if any(per is not None for _, per, _ in formula):
+        return None
+    places = min((_exponent(price) for price, _, _ in formula), default=0)
+    by_key = dict.fromkeys(_LINE_KEYS, 0)
+    for price, _, terms in formula:
+        each = int(price.scaleb(-places, MONEY))
+        for key, sign in terms or ((_ONCE, 1),):
+            if key not in by_key:
+                return None
+            by_key[key] += sign * each
+    return Line._make((*by_key.values(), places))
+
+
+def _exponent(price: Decimal) -> int:
+    """The exponent of a price, as a sum that begins with 0 has it."""
+    exponent = price.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return min(exponent, 0)
 
 
 def _price_of_one(rate: Rate, input_tokens: Count) -> tuple[Decimal, Decimal | None]:

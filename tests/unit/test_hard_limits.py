@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -128,7 +128,7 @@ class World:
         )
         if fixed:
             bound = Bound(most, output_tokens=question.output_limit, attempts=attempts)
-            question = replace(question, bound=bound)
+            question = question._replace(bound=bound)
         try:
             ticket = random.choice(self.scopes).admit(question)
         except BudgetExceededError:
