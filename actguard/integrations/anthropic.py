@@ -8,27 +8,23 @@ free, and a batch is billed when it has run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
+from actguard.integrations.anthropic_batches import BATCHES, BatchExchange, BatchResults, BatchStatus, SubmittedBatch
 from actguard.integrations.anthropic_bound import bound_of, limit_fields
+from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
 from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage
 from actguard.integrations.bodies import BodyReader
-from actguard.integrations.estimate import IMAGE_TOKENS, text_tokens
+from actguard.integrations.estimate import text_tokens
 from actguard.integrations.eventstream import EventStreamBodyReader
-from actguard.integrations.metering import Bill, Bound, Outcome, Request, Unknown
+from actguard.integrations.metering import Bill, Bound, Exchange, Outcome, Request, Unknown
 from actguard.integrations.patching import TargetsOf
-from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
 from actguard.integrations.stainless import StainlessExchange, options_of, path_of, targets
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
 
-PROVIDER = "anthropic"
-PLATFORMS: Mapping[str, str] = {"bedrock": "aws", "vertex": "google", "foundry": "azure"}
-"""Which price list applies on whose platform, by the SDK's package for it. On the remaining ones (Anthropic's own
-platform as sold through AWS and Google Cloud) the models have Anthropic's names and prices."""
 APIS: Mapping[str, str] = {"v1/messages": "messages", "v1/complete": "completions"}
-PROMPT_FIELDS = ("system", "tools", "messages", "prompt")
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 
@@ -50,17 +46,16 @@ class AnthropicExchange(StainlessExchange):
     @cached_property
     def estimate(self) -> Usage:
         """The input as estimated from the request."""
-        return estimated_input((self.body.get(name) for name in PROMPT_FIELDS), _media_tokens)
+        return estimate_of(self.body)
 
     def request(self) -> Request:
         self.see_parsed_answers()
-        limit = self.body.get("max_tokens", self.body.get("max_tokens_to_sample"))
         return Request(
             model=self.model,
             api=self.api,
             stream=self.streams,
             estimate=self.estimate,
-            output_limit=limit if type(limit) is int and limit >= 0 else None,
+            output_limit=output_limit_of(self.body),
         )
 
     def bound(self) -> Bound | None:
@@ -140,38 +135,28 @@ def written_text(answer: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _media_tokens(part: Mapping[str, Any]) -> int | None:
-    kind, source = part.get("type"), part.get("source")
-    if kind == "thinking":  # its signature is no text
-        return text_tokens(len(str(part.get("thinking", "")).encode("utf-8", "replace")))
-    if kind not in ("image", "document", "container_upload") or not isinstance(source, Mapping):
-        return None
-    if kind == "image":
-        return IMAGE_TOKENS
-    if source.get("type") == "base64":
-        return base64_tokens(source.get("data"), source.get("media_type"))
-    return FILE_TOKENS if source.get("type") in ("url", "file") else None
-
-
-@cache
-def provider_of(client_class: type) -> str:
-    """Whose price list applies to the calls of a client, as far as its class says; its base URL may say more."""
-    for kind in client_class.__mro__:
-        package = kind.__module__.split(".")
-        if package[:2] == ["anthropic", "lib"] and len(package) > 2:
-            return PLATFORMS.get(package[2], PROVIDER)
-    return PROVIDER
-
-
-def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AnthropicExchange | None:
-    """An exchange for a message; None for what is free: counting tokens, models, files, and batches until they run."""
+def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
+    """An exchange for a message or a batch of them; None for what is free: counting tokens, models, files."""
     options = options_of(args, kwargs)
-    if options.method.lower() != "post":
-        return None
-    path = path_of(options)
-    for known, api in APIS.items():
-        if path == known or path.endswith("/" + known):
-            return AnthropicExchange(client, args, kwargs, api)
+    method, path = options.method.lower(), path_of(options)
+    if method == "post":
+        for known, api in APIS.items():
+            if path == known or path.endswith("/" + known):
+                return AnthropicExchange(client, args, kwargs, api)
+    kind = _of_batch(method, path)
+    return None if kind is None else kind(client, args, kwargs)
+
+
+def _of_batch(method: str, path: str) -> type[BatchExchange] | None:
+    """How a request about batches is metered; None for any other, and for lists of them."""
+    about = BATCHES.search(path)
+    match (method, about is not None, about and about["id"], about and about["what"]):
+        case ("post", True, None, None):
+            return SubmittedBatch
+        case ("get", True, str(), "results"):
+            return BatchResults
+        case ("get", True, str(), None) | ("post", True, str(), "cancel"):
+            return BatchStatus
     return None
 
 

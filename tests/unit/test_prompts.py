@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actguard.integrations import anthropic, google_interactions_usage, google_request
+from actguard.integrations import anthropic_request, google_interactions_usage, google_request
 from actguard.integrations.estimate import IMAGE_TOKENS
 from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
 
@@ -53,7 +53,7 @@ def test_media_counts_by_its_kind(data: object, mime_type: str | None, tokens: i
 
 def anthropic_tokens(*content: dict[str, Any]) -> int:
     messages = [{"role": "user", "content": list(content)}]
-    return estimated_input([messages], anthropic._media_tokens).input_tokens
+    return estimated_input([messages], anthropic_request._media_tokens).input_tokens
 
 
 def test_anthropic_marks_media_by_its_source() -> None:

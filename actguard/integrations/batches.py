@@ -1,0 +1,124 @@
+"""Batches: held when they are submitted, charged when their results are read, each request once.
+
+A batch is submitted by one call and read by another, hours later, as often as its owner likes. Each of its requests
+gets a ticket of its own when the batch is submitted; the first time that its result is seen, it is charged to that, or,
+when the batch was submitted elsewhere, to the scope that reads it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from actguard.context import active_budget
+from actguard.exceptions import BudgetExceededError
+from actguard.guards.charging import Ticket
+from actguard.guards.dividing import Part, divided
+from actguard.integrations.metering import Bill
+from actguard.integrations.settlement import Settlement
+from actguard.locks import SettlingLock
+
+REMEMBERED = 1_000
+"""How many batches a client remembers; the oldest are forgotten first."""
+WHOLE = ""
+"""In the place of a request: the batch was charged as a whole."""
+BATCH_PRICE: Mapping[str, str] = {"processing": "batch"}
+"""The price context of what runs in a batch."""
+
+
+class Batches:
+    """The batches that one client has seen: for each of their requests the ticket that pays for it."""
+
+    __slots__ = ("_lock", "_tickets")
+
+    def __init__(self) -> None:
+        self._lock = SettlingLock()
+        self._tickets: OrderedDict[str, dict[str, Ticket | None]] = OrderedDict()
+
+    def submitted(self, settlement: Settlement, batch_id: str, parts: Mapping[str, Part]) -> None:
+        """The call behind ``settlement`` has submitted a batch with these requests, by their names in it."""
+        tickets = divided(settlement.ticket, parts.values())
+        with self._lock:
+            self._of(batch_id).update(zip(parts, tickets, strict=True))
+        settlement.release()
+
+    def result(self, settlement: Settlement, batch_id: str, name: str, bill: Bill | None) -> None:
+        """The result of a request was read: charge it, once; None: it was not billed.
+
+        A crossing is raised by ``settlement``, the one of the call that reads the results.
+        """
+        with self._lock:
+            batch = self._of(batch_id)
+            known, ticket = name in batch or WHOLE in batch, batch.get(name)
+            batch[name] = None
+        if known and ticket is None:
+            return
+        if ticket is not None and (bill is None or (ticket.closed and not ticket.settled)):
+            ticket.release()  # not billed; or its root was left before, and who reads the result pays
+            ticket = None
+        if bill is None:
+            return
+        if ticket is None:
+            ticket = divided(settlement.ticket, [Part(bill.model or "unknown")])[0]
+        settlement.crossed(_charged(ticket, bill))
+
+    def whole(self, settlement: Settlement, batch_id: str, bill: Bill) -> None:
+        """What all its requests did cost together is known before their results: charge that, once."""
+        with self._lock:
+            batch = self._of(batch_id)
+            tickets = [ticket for ticket in batch.values() if ticket is not None and not ticket.closed]
+            counted = WHOLE in batch or (bool(batch) and not any(batch.values()))
+            gone = [ticket for ticket in batch.values() if ticket is not None and ticket not in tickets[:1]]
+            batch.update(dict.fromkeys([*batch, WHOLE]))
+        if counted:
+            return
+        payer = tickets[0] if tickets else divided(settlement.ticket, [Part(bill.model or "unknown")])[0]
+        settlement.crossed(_charged(payer, bill))
+        for ticket in gone:
+            ticket.release()
+
+    def model_of(self, batch_id: str) -> str | None:
+        """The model that its requests ask for; None where nobody knows."""
+        with self._lock:
+            return next((ticket.model for ticket in self._of(batch_id).values() if ticket is not None), None)
+
+    def came_to_nothing(self, batch_id: str) -> None:
+        """None of its requests was answered: give back what is held for them."""
+        with self._lock:
+            batch = self._of(batch_id)
+            tickets = list(batch.values())
+            batch.update(dict.fromkeys(batch))
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.release()
+
+    def _of(self, batch_id: str) -> dict[str, Ticket | None]:
+        batch = self._tickets.setdefault(batch_id, {})
+        while len(self._tickets) > REMEMBERED:
+            self._tickets.popitem(last=False)
+        return batch
+
+
+def _charged(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:
+    return ticket.charge(
+        bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
+    )
+
+
+_batches: WeakKeyDictionary[Any, Batches] = WeakKeyDictionary()
+_lock = SettlingLock()
+
+
+def batches_here() -> Batches:
+    """The batches of the client whose budget scope is active; where none is, nobody's."""
+    budget = active_budget()
+    if budget is None:
+        return Batches()
+    client = budget.tree.parts.bus
+    with _lock:
+        batches = _batches.get(client)
+        if batches is None:
+            batches = _batches[client] = Batches()
+        return batches
