@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"actguard {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo.add_arguments(commands.add_parser("demo", help="an agent inside a budget, to watch"))
-    doctor.add_arguments(commands.add_parser("doctor", help="is everything in place, and if not, what to do"))
+    doctor.add_arguments(
+        commands.add_parser("doctor", help="is everything in place, and if not, what to do", allow_abbrev=False)
+    )
     options = parser.parse_args(argv)
     try:
         exit_code: int = options.run(options)

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key, where your code reads it"
     )
+    parser.add_argument("--api-key", type=_no_key, help=argparse.SUPPRESS)
     parser.add_argument("--spool", metavar="FILE", help="the spool, where your code names it")
     parser.add_argument(
         "--only", action="append", choices=SECTIONS, metavar="SECTION", help=f"only this, of: {', '.join(SECTIONS)}"
@@ -116,6 +117,13 @@ def _looked_at(name: str, configuration: Configuration, probes: Probes, deadline
             return check_prices()
         case _:
             return check_sdks(probes, deadline)
+
+
+def _no_key(_: str) -> str:
+    raise argparse.ArgumentTypeError(
+        "command lines are seen by others and kept in histories: put the key into an environment variable, and give "
+        "its name with --api-key-env"
+    )
 
 
 def _seconds(text: str) -> float:

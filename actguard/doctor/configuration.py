@@ -15,7 +15,7 @@ from typing import Any
 from actguard import settings as settings_module
 from actguard.client import CONFIG_VARIABLE
 from actguard.doctor.findings import Finding, counted, ok, problem, warning
-from actguard.exceptions import ActGuardUsageError, quoted
+from actguard.exceptions import ActGuardUsageError
 from actguard.money.prices import PriceBook
 from actguard.settings import Settings
 
@@ -74,8 +74,9 @@ def read_configuration(given: Given, environment: Mapping[str, str] | None = Non
     if given.key_variable is not None:
         key = environment.get(given.key_variable)
         if not key:
-            name = quoted(given.key_variable)
-            result.findings.append(problem("api_key", f"The variable {name} is not set.", f"Set {name} to the key."))
+            # Its name is not shown: it may be the key itself, in the wrong place.
+            message = "the environment variable that --api-key-env names is not set, or empty"
+            result.findings.append(problem("api_key", message, "Set it to the key, or name another one."))
             return result
         values["api_key"] = key
         result.sources["api_key"] = f"the variable {given.key_variable}"
@@ -102,7 +103,7 @@ def _validate(values: Mapping[str, Any], source: str, result: Configuration) -> 
         settings = settings_module.validate(values, source="settings")
         PriceBook(settings.prices)
     except ActGuardUsageError as error:
-        wrong = error.field or "settings"
+        wrong = (error.field or "settings").partition("[")[0]
         message = str(error).removeprefix("settings: ").removeprefix(f"{wrong} ")
         result.findings.append(problem(wrong, message, f"Correct it in {result.sources.get(wrong, source)}."))
         return
