@@ -286,7 +286,7 @@ class Client(BudgetCalls):
             step(self._lifetime.end())
 
     async def __aenter__(self) -> Client:
-        self._check_open("a client")
+        self._check_open("Client")
         return self
 
     async def __aexit__(
@@ -295,7 +295,7 @@ class Client(BudgetCalls):
         await self.aclose()
 
     def __enter__(self) -> Client:
-        self._check_open("a client")
+        self._check_open("Client")
         return self
 
     def __exit__(
@@ -315,4 +315,4 @@ class Client(BudgetCalls):
 
     def _check_open(self, what: str) -> None:
         if self._closed:
-            raise ActGuardUsageError(f"This client is closed; make a new Client for {what}.", field="client")
+            raise ActGuardUsageError(f"{what}: this client is closed; make a new Client.", field="client")

@@ -327,7 +327,8 @@ class BudgetExceededError(ToolGuardError):
     units (CU). ``response`` is the paid answer of the call that crossed the limit (what the SDK method would have
     returned), ``partial`` the text received of a stream that was cut; both are None when a call was refused before
     it was sent. ``held`` says what calls under way may still use and ``missing`` how much more this call would have
-    needed, when that is why. ``origin`` says who decided: this process ("local") or the gateway ("remote").
+    needed, when that is why. ``is_share`` says that the limit was a share of what the scopes around had left.
+    ``origin`` says who decided: this process ("local") or the gateway ("remote").
     """
 
     code = "budget.limit_exceeded"
@@ -354,6 +355,7 @@ class BudgetExceededError(ToolGuardError):
         status_code: int | None = None,
         held: str | None = None,
         missing: str | None = None,
+        is_share: bool = False,
         response: Any = None,
         partial: str | None = None,
     ) -> None:
@@ -375,6 +377,7 @@ class BudgetExceededError(ToolGuardError):
         self.status_code = status_code
         self.held = held
         self.missing = missing
+        self.is_share = is_share
         self.response = response
         self.partial = partial
         self.retryable = held is not None
@@ -392,6 +395,10 @@ class BudgetExceededError(ToolGuardError):
             "cost": f"{self.cost_used} of {self.cost_limit} CU",
         }[self.limit_type]
         parameter = _LIMIT_PARAMETER[self.limit_type]
+        if self.is_share:
+            if not {"usd": self.usd_limit, "token": self.token_limit, "cost": self.cost_limit}[self.limit_type]:
+                return f"{scope} has nothing: the scopes around it had nothing left to share. Raise their {parameter}."
+            parameter = f"share or the {parameter} of the scopes around it"
         if self.held and not self.missing:
             held = f"{self.held} more are held by calls under way until their cost is known"
             return f"{scope} has no room at the moment: {figures}, and {held}. Wait for them, or raise {parameter}."
@@ -594,18 +601,25 @@ class NestedRuntimeContextError(ActGuardRuntimeContextError):
 
 
 class NestedBudgetGuardError(ActGuardRuntimeContextError):
-    """A budget guard object that is already entered was entered again."""
+    """A budget guard object was entered a second time."""
 
     code = "runtime.nested_budget_guard"
     reason = "nested_budget_guard"
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, *, name: str | None = None, closed: bool = False) -> None:
         which = f" {name!r}" if name else ""
         super().__init__(
-            f"This budget guard{which} is already entered, and one object is one scope. Call "
+            f"This budget guard{which} was left, and one object is one scope. Call `client.budget_guard()` again."
+            if closed
+            else f"This budget guard{which} is already entered, and one object is one scope. Call "
             "`client.budget_guard()` again for a nested or parallel scope."
         )
         self.scope_name = name
+
+
+def _setting(value: object) -> str:
+    """A setting as it is written in a call."""
+    return f"{value:f}" if isinstance(value, Decimal) else repr(value)
 
 
 class BudgetConfigurationError(ActGuardRuntimeContextError):
@@ -616,8 +630,8 @@ class BudgetConfigurationError(ActGuardRuntimeContextError):
 
     def __init__(self, *, field: str, root_value: object, value: object) -> None:
         super().__init__(
-            f"{field}={value!r} differs from {field}={root_value!r} of this run's root budget, which this path joins. "
-            "Use the same settings, or open this scope inside the root for a nested budget."
+            f"{field}={_setting(value)} differs from {field}={_setting(root_value)} of this run's root budget, which "
+            "this path joins. Use the same settings, or open this scope inside the root for a nested budget."
         )
         self.field = field
 

@@ -158,7 +158,8 @@ def validate(values: Mapping[str, Any], *, source: str = "Client") -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as exc:
-        problems = [_problem(error) for error in exc.errors(include_input=False, include_url=False)]
+        # A field of several kinds has an error for each of them.
+        problems = list(dict.fromkeys(map(_problem, exc.errors(include_input=False, include_url=False))))
     # Raised outside the except block: the pydantic error knows the values and must not hang on as __context__.
     aliases = {(f"{side}_{legacy}", text) for legacy, text in problems if legacy in _LEGACY for side in _SIDES}
     sentence = "; ".join(f"{field} {text}" for field, text in problems if (field, text) not in aliases)
@@ -173,6 +174,8 @@ def _problem(error: Mapping[str, Any]) -> tuple[str, str]:
         return field, "is not a setting" + _did_you_mean(field)
     if not field and ": " in text:
         field, text = text.split(": ", 1)
+    if error["loc"][-1:] == ("[key]",):
+        text = "must have texts for keys"
     if field == "on_unpriced":
         text = "must be 'warn', 'raise' or a function (provider, model) -> price"
     return field, text[:1].lower() + text[1:]
@@ -195,23 +198,25 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise ActGuardUsageError(
             f"Client.from_file: path must be a str or Path, not {type(path).__name__}", field="path"
         )
-    settings, problem = _read(path)
+    content, problem = _content(path)
+    settings = None
+    if content is not None:
+        settings, problem = _json_object(content)
     if settings is not None:
         return settings
     raise ActGuardUsageError(f"Client.from_file: the file {str(path)!r} cannot be used: {problem}", field="path")
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any] | None, str]:
-    """The JSON object in the file, or None and why there is none."""
+def _content(path: str | Path) -> tuple[str | None, str]:
+    """The text in the file, or None and why there is none."""
     try:
-        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        return Path(path).expanduser().read_text(encoding="utf-8-sig"), ""
     except OSError as exc:
         return None, exc.strerror or type(exc).__name__
     except UnicodeDecodeError:
         return None, "it is not UTF-8 text"
     except (ValueError, RuntimeError):  # a NUL in it; a home directory that nobody has
         return None, "this is not a path"
-    return _json_object(content), "it is not a JSON object of settings"
 
 
 def read_env_value(value: str) -> dict[str, Any]:
@@ -220,29 +225,32 @@ def read_env_value(value: str) -> dict[str, Any]:
     Raises:
         ActGuardUsageError: it is neither. The value itself is never shown: it can hold the key.
     """
-    settings, _ = _read(value)
-    if settings is None:
+    content, _ = _content(value)
+    if content is None:
+        problem = "it is neither"
         try:
             text = "".join(value.split())  # base64 commands break their output into lines
-            settings = _json_object(base64.b64decode(text, validate=True).decode("utf-8-sig"))
+            settings, _ = _json_object(base64.b64decode(text, validate=True).decode("utf-8-sig"))
         except (binascii.Error, ValueError):
             settings = None
+    else:
+        settings, problem = _json_object(content)
+        problem = f"the file cannot be used: {problem}"
     if settings is not None:
         return settings
-    raise _not_a_config()
-
-
-def _not_a_config() -> ActGuardUsageError:
-    return ActGuardUsageError(
+    raise ActGuardUsageError(
         "ACTGUARD_CONFIG must be either base64 of a JSON object with the client's settings, or the path of a file "
-        "with such an object; it is neither (the value is not shown, since it can hold a key)",
+        f"with such an object; {problem} (the value is not shown, since it can hold a key)",
         field="ACTGUARD_CONFIG",
     )
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def _json_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    """The JSON object that ``text`` is, or None and why it is none."""
     try:
         value = json.loads(text)
+    except json.JSONDecodeError as error:  # its message shows one character of the text at the most
+        return None, f"it is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        value = None
+    return (value, "") if isinstance(value, dict) else (None, "it is not a JSON object of settings")

@@ -35,7 +35,7 @@ from actguard.guards.tree import NOT_BILLED, Tree, raises
 from actguard.money.amounts import as_written
 from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.rules import ledger
-from actguard.rules.ledger import Account, Charge, Limits, RowKey
+from actguard.rules.ledger import Account, Charge, Limits, LimitType, RowKey
 from actguard.scope import Scope
 
 CLIENT_CLOSED = "runtime.client_closed"
@@ -123,7 +123,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         run = self._active_run()
         with run.lock:
             if self._run is not None:
-                raise NestedBudgetGuardError(name=self.name)
+                raise NestedBudgetGuardError(name=self.name, closed=self.closed)
             self._run = run
         try:
             self._parts.patch_providers()
@@ -178,6 +178,11 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         with self.tree.lock:
             left = ledger.room(outer.account, hard_only=False)
         self.account.limits = ledger.at_most(self._limits, ledger.part_of(left, self._share))
+
+    def shares(self, limit_type: LimitType) -> bool:
+        """True when this limit is a share of what the scopes around it had left, and not one of its own."""
+        at = ("usd", "token", "cost").index(limit_type)
+        return self.account.limits[at] != self._limits[at] and self._share is not None
 
     def _active_run(self) -> Run:
         run = context.active_run()

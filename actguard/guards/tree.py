@@ -49,6 +49,9 @@ class AccountOwner(Protocol):
 
     def identity(self) -> ScopeIdentity: ...
 
+    def shares(self, limit_type: LimitType) -> bool:
+        """True when this limit is a share of what the scopes around it had left."""
+
 
 class Figures(TypedDict):
     """Usage and limits of a scope, as errors and events name them."""
@@ -164,5 +167,6 @@ class Tree:
             root_scope_id=scope["root_scope_id"],
             held=amount[full.limit_type] if for_now else None,
             missing=missing,
+            is_share=owner.shares(full.limit_type),
             **figures,
         )

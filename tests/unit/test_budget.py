@@ -367,10 +367,28 @@ def test_one_object_is_one_scope(client: Client, on_loop: Runner) -> None:
             with pytest.raises(NestedBudgetGuardError, match="'mine'"):
                 entered(guard)
             assert context.active_budget() is guard
-        with pytest.raises(NestedBudgetGuardError):
+        with pytest.raises(NestedBudgetGuardError, match="'mine' was left"):
             entered(guard)
     guard.__exit__(None, None, None)
     assert context.active_budget() is None
+
+
+def test_a_full_share_says_what_to_raise(client: Client) -> None:
+    with client.run(), client.budget_guard(usd_limit="0.02", on_crossing="return"):
+        with client.budget_guard(share=0.5, name="part") as part:
+            refusal = crossing(part, CENT)
+            assert refusal is not None
+            assert refusal.is_share
+            assert "Raise share or the usd_limit of the scopes around it to go on." in str(refusal)
+        with client.budget_guard(share=0.5, usd_limit="0.001") as own:
+            refusal = crossing(own, CENT)
+            assert refusal is not None
+            assert str(refusal).endswith("Raise usd_limit to go on.")
+        with client.budget_guard(share=0.5, name="late") as late, pytest.raises(BudgetExceededError) as refused:
+            admitted(late)
+    assert str(refused.value) == (
+        "Budget scope 'late' has nothing: the scopes around it had nothing left to share. Raise their usd_limit."
+    )
 
 
 def test_a_part_of_nothing_is_refused(client: Client) -> None:

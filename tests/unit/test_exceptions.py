@@ -8,6 +8,7 @@ import math
 import pickle
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -325,6 +326,8 @@ def test_context_errors_name_what_is_missing() -> None:
     assert "'sub'" in str(NestedBudgetGuardError(name="sub"))
     error = BudgetConfigurationError(field="usd_limit", root_value="1", value="2")
     assert error.field == "usd_limit"
+    error = BudgetConfigurationError(field="usd_limit", root_value=Decimal("1E+1"), value=Decimal("0.50"))
+    assert str(error).startswith("usd_limit=0.50 differs from usd_limit=10 of")
     assert ToolTimeoutError(tool_name="m:f", timeout_s=2.5).retryable
 
 

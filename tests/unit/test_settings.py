@@ -261,6 +261,32 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes
     assert str(path) in str(caught.value)
 
 
+def test_where_a_file_is_not_json_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "actguard.json"
+    path.write_text('{\n  "timeout_s": 2,\n  "api_key": "sk-hidden" "debug"\n}')
+    where = r"not JSON \(line 3, column 26: Expecting ',' delimiter\)"
+    with pytest.raises(ActGuardUsageError, match=where) as caught:
+        Client.from_file(path)
+    monkeypatch.setenv("ACTGUARD_CONFIG", str(path))
+    with pytest.raises(ActGuardUsageError, match=where) as from_env:
+        Client.from_env()
+    for error in (caught.value, from_env.value):
+        assert "sk-hidden" not in str(error)
+        assert (error.__cause__, error.__context__) == (None, None)
+    assert str(path) not in str(from_env.value)
+
+
+def test_a_problem_is_said_once() -> None:
+    with pytest.raises(ActGuardUsageError) as caught:
+        Client(on_unpriced="ignore")  # type: ignore[arg-type]
+    assert str(caught.value) == "Client: on_unpriced must be 'warn', 'raise' or a function (provider, model) -> price"
+
+
+def test_prices_are_named_by_texts() -> None:
+    with pytest.raises(ActGuardUsageError, match="prices must have texts for keys"):
+        Client(prices={5: {"input_per_mtok": 1}})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(
     "path", ["/nonexistent/actguard.json", "/", "", "a\0b", "~nobody-of-this-name/x", 1, None, b"x"]
 )
