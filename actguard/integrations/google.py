@@ -1,9 +1,9 @@
 """Google GenAI: ``google.genai``, AI Studio and Vertex, sync and async.
 
-All calls but Live and `actguard.integrations.google_interactions` pass one of four methods of the SDK's API client,
-with a path and a JSON body. What they return is converted by the method that the user called; so a crossing is kept
-until that is done, and the error carries what the user would have got. Streams are lazy: the request is sent with the
-first ``next()``, in the scope that the stream was made in, or else in the one that is active then.
+All calls but Live (`google_live`) and interactions (`google_interactions`) pass one of four methods of the SDK's API
+client, with a path and a JSON body. What they return is converted by the method that the user called; so a crossing is
+kept until that is done, and the error carries what the user would have got. Streams are lazy: the request is sent with
+the first ``next()``, in the scope that the stream was made in, or else in the one that is active then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from actguard.integrations import google_interactions
+from actguard.integrations import google_interactions, google_live
 from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.integrations.google_bound import bound_of, merged
 from actguard.integrations.google_conversion import (
@@ -288,3 +288,4 @@ MODULES: dict[str, TargetsOf] = {
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
 }
+    **google_live.MODULES,

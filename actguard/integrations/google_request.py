@@ -65,15 +65,18 @@ def estimate(body: Mapping[str, Any]) -> Usage:
     batch = body.get("requests")
     if isinstance(batch, list):  # of texts to embed
         prompt += [each.get("content") for each in batch if isinstance(each, Mapping)]
-    return estimated_input(prompt, _media_tokens)
+    return estimated_input(prompt, media_tokens)
 
 
-def _media_tokens(part: Mapping[str, Any]) -> int | None:
+def media_tokens(part: Mapping[str, Any]) -> int | None:
+    """The estimated tokens of a part of a prompt that is or names a picture, a sound or a file; None for any other."""
     blob = part.get("inlineData") or part.get("inline_data")
     if isinstance(blob, Mapping):
         return base64_tokens(blob.get("data"), blob.get("mimeType") or blob.get("mime_type"))
     if "bytesBase64Encoded" in part:
         return base64_tokens(part["bytesBase64Encoded"], part.get("mimeType") or "image/png")
+    if "mime_type" in part and isinstance(part.get("data"), str | bytes):
+        return base64_tokens(part["data"], part["mime_type"])
     if isinstance(part.get("fileData") or part.get("file_data"), Mapping):
         return FILE_TOKENS
     return None
