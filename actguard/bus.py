@@ -55,6 +55,8 @@ class Bus:
         self._queue_size = queue_size
         self._lock = SettlingLock()
         self._takers: tuple[Subscription[Any] | Handler, ...] = ()
+        self.watched = False
+        """True when somebody subscribes to anything at all."""
         self._routes: dict[type[Event], tuple[Subscription[Any] | Handler, ...]] = {}
         self._answerers: dict[type[Request], tuple[Answer, Undo | None]] = {}
         self._reported: set[tuple[str, str, int | None]] = set()
@@ -158,12 +160,14 @@ class Bus:
         with self._lock:
             self._check_open()
             self._takers = (*self._takers, taker)
+            self.watched = True
             self._routes = {}
 
     def _discard(self, taker: Subscription[Any] | Handler) -> None:
         with self._lock:
             if taker in self._takers:
                 self._takers = tuple(other for other in self._takers if other is not taker)
+                self.watched = bool(self._takers)
                 self._routes = {}
                 self._dropped_by_gone += taker.dropped
 

@@ -8,12 +8,12 @@ from typing import Any
 from actguard import clock
 from actguard.exceptions import CircuitBreakerConfigurationError, CircuitOpenError
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import CallScope, Quick, refused
 from actguard.guards.state import define, shared
 from actguard.guards.tools import Call
 from actguard.rules import checks
 from actguard.rules.breaker import FIRST_PERMIT, Breaker, Outcome, Permit, Refusal
-from actguard.rules.failures import FAIL_ON_DEFAULT, IGNORE_ON_DEFAULT, FailureKind
+from actguard.rules.failures import FAIL_ON_DEFAULT, IGNORE_ON_DEFAULT, FailureKind, classify
 
 _SETTINGS = ("max_fails", "reset_timeout", "fail_on", "ignore_on")
 
@@ -41,7 +41,13 @@ class CircuitBreaker(Guard[None]):
         self._untroubled = _Passage(self, FIRST_PERMIT)
 
     def enter(self, call: Call) -> CallScope:
-        if shared.is_free(self.state_key):  # nothing has failed yet, or since the last success: half of the cost
+        return self._admit(call.args, call.kwargs)
+
+    def quick(self) -> Quick:
+        return self._admit
+
+    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope:
+        if not shared.holds(self.state_key):  # nothing has failed yet, or since the last success: half of the cost
             return self._untroubled
         permit = shared.apply(self.state_key, self.breaker.admit, clock.monotonic())
         if isinstance(permit, Refusal):
@@ -50,7 +56,7 @@ class CircuitBreaker(Guard[None]):
                 reset_at=clock.epoch() + permit.retry_after,
                 retry_after=permit.retry_after,
             )
-            raise refused(self, call, error)
+            raise refused(self, error)
         return _Passage(self, permit)
 
 
@@ -64,7 +70,8 @@ class _Passage(CallScope):
         self._permit = permit
 
     def returned(self, value: Any) -> Any:
-        self._settle(self._guard.breaker.outcome_of_result(value))
+        if classify(value) is not None or shared.holds(self._guard.state_key):  # else a success that changes nothing
+            self._settle(self._guard.breaker.outcome_of_result(value))
         return value
 
     def leave(self, error: BaseException | None) -> None:
@@ -72,7 +79,7 @@ class _Passage(CallScope):
 
     def _settle(self, outcome: Outcome) -> None:
         guard = self._guard
-        if outcome is not Outcome.SUCCESS or not shared.is_free(guard.state_key):
+        if outcome is not Outcome.SUCCESS or shared.holds(guard.state_key):
             shared.apply(guard.state_key, guard.breaker.settle, self._permit, outcome, clock.monotonic())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from actguard import clock
 from actguard.exceptions import GuardError
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import CallScope, Quick, refused
 from actguard.guards.session import session_of
 from actguard.guards.state import shared
 from actguard.guards.tools import Call, Tool
@@ -30,20 +30,27 @@ class Enforce(Guard[None]):
     def bind(self, tool: Tool) -> Enforce:
         for rule in self.rules:
             rule.validate(tool.parameters)
-        return self
+        return super().bind(tool)
 
     def enter(self, call: Call) -> CallScope | None:
-        assert call.tool is not None
-        session = session_of(self, call)
-        held = CallSession(session.key, call.tool.name, shared.apply, clock.monotonic())
-        arguments = call.tool.arguments(call.args, call.kwargs)
+        return self._check(call.args, call.kwargs)
+
+    def quick(self) -> Quick:
+        return self._check
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope | None:
+        tool = self.tool
+        assert tool is not None
+        session = session_of(self)
+        held = CallSession(session.key, tool.name, shared.apply, clock.monotonic())
+        arguments = tool.arguments(args, kwargs)
         rule = self.rules[0]
         try:
             for rule in self.rules:
                 rule.check(arguments, held)
         except GuardError as refusal:
             held.release()
-            raise _announced(self, call, rule, refusal) from refusal.__cause__
+            raise _announced(self, rule, refusal) from refusal.__cause__
         except BaseException:
             held.release()
             raise
@@ -66,13 +73,13 @@ class _Holding(CallScope):
         self._held.release()
 
 
-def _announced(guard: Enforce, call: Call, rule: Rule, refusal: GuardError) -> GuardError:
+def _announced(guard: Enforce, rule: Rule, refusal: GuardError) -> GuardError:
     """``refusal``, announced. What a user's own rule says may show an argument: the event leaves it out."""
     facts = {"code": refusal.code, "rule": type(rule).__name__}
     if _is_ours(rule):
-        refused(guard, call, refusal, figures={**refusal.details, **facts})
+        refused(guard, refusal, figures={**refusal.details, **facts})
     else:
-        refused(guard, call, refusal, message=f"{refusal.code}: refused by {type(rule).__name__}", figures=facts)
+        refused(guard, refusal, message=f"{refusal.code}: refused by {type(rule).__name__}", figures=facts)
     return refusal
 
 

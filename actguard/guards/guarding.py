@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from contextvars import ContextVar
 from types import CoroutineType, TracebackType
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.protocol import CallScope, Entered, Waiting
+from actguard.guards.protocol import CallScope, Entered, Quick, Waiting
 from actguard.guards.tools import Call, Tool
 from actguard.guards.wrapping import decorate
 from actguard.scope import Scope
@@ -26,6 +27,8 @@ class Guard(Scope[T_co]):
     """Whether it can be entered directly."""
     once: ClassVar[bool] = False
     """Whether a tool can have one of them only, because two would count or hold the same thing."""
+    tool: Tool | None = None
+    """The tool that it guards; None in direct use."""
     key: Any = None
     """In direct use: what takes the place of the argument that the decorator reads."""
 
@@ -36,13 +39,19 @@ class Guard(Scope[T_co]):
         """Decorate ``function``."""
         return decorate(function, self)
 
-    def bind(self, tool: Tool) -> Guard[T_co]:
+    def bind(self, tool: Tool) -> Self:
         """Check the settings against ``tool``; the guard to use for it. Called when the tool is decorated."""
-        return self
+        bound = copy.copy(self)
+        bound.tool = tool
+        return bound
 
     @abstractmethod
     def enter(self, call: Call) -> Entered | Waiting:
         """Let ``call`` go on or refuse it, see `actguard.guards.protocol`."""
+
+    def quick(self) -> Quick | None:
+        """The same for those that never wait and need nothing but the arguments: a function ``(args, kwargs)``."""
+        return None
 
     async def __aenter__(self) -> T_co:
         if not self.direct:

@@ -22,7 +22,7 @@ from actguard.guards.protocol import CallScope, intervened, refused
 from actguard.guards.repeats import PARAMETER, check_key, exception_classes, fingerprint, is_used_up
 from actguard.guards.run import Run
 from actguard.guards.state import run_of
-from actguard.guards.tools import Call, Replay, Tool
+from actguard.guards.tools import Call, Replay, Tool, shown_name
 from actguard.rules import keys, values
 from actguard.rules.keys import Decision, Verdict
 from actguard.scope import Reply
@@ -96,8 +96,7 @@ class Idempotent(Guard[Outcome]):
             raise InvalidIdempotentToolError(
                 f"idempotent: {tool.name} has no parameter {PARAMETER!r}; add one: `{PARAMETER}: str`", field=PARAMETER
             )
-        bound = Idempotent.__new__(Idempotent)
-        bound.__dict__.update(self.__dict__)
+        bound = super().bind(tool)
         bound._read = tool.reader(PARAMETER)
         return bound
 
@@ -159,10 +158,10 @@ class _Work(CallScope):
                 _working.set((*self._outer, self))
             return self
         if decision.verdict is Verdict.REPLAY and not self._guard.raises and not is_used_up(decision.result):
-            intervened(self._guard, self._call, action="return_cached")
+            intervened(self._guard, action="return_cached")
             return Replay(decision.result)
-        refusal = _REFUSALS[decision.verdict](tool_name=self._call.tool_name, run_id=self._run.run_id)
-        raise refused(self._guard, self._call, refusal)
+        refusal = _REFUSALS[decision.verdict](tool_name=shown_name(self._guard.tool), run_id=self._run.run_id)
+        raise refused(self._guard, refusal)
 
     def returned(self, value: Any) -> Any:
         self._work_no_more()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from actguard.exceptions import MaxAttemptsExceeded
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import refused
+from actguard.guards.protocol import Quick, refused
 from actguard.guards.state import run_of
-from actguard.guards.tools import Call
+from actguard.guards.tools import Call, Tool, shown_name
 from actguard.rules import attempts
+from actguard.stores.memory import Key
 
 
 class MaxAttempts(Guard[None]):
@@ -20,14 +23,25 @@ class MaxAttempts(Guard[None]):
         super().__init__()
         self._limit = attempts.checked_limit(calls)
 
+        self._key: Key = ("attempts", self)  # in direct use the guard object is what is counted
+
+    def bind(self, tool: Tool) -> MaxAttempts:
+        bound = super().bind(tool)
+        bound._key = ("attempts", tool.name)
+        return bound
+
     def enter(self, call: Call) -> None:
-        run, tool = run_of("max_attempts"), call.tool
-        # In direct use the guard object is what is counted.
-        key = self if tool is None else tool.name
-        used = run.store.apply(("attempts", key), attempts.attempt)
+        self._count(call.args, call.kwargs)
+
+    def quick(self) -> Quick:
+        return self._count
+
+    def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        run = run_of("max_attempts")
+        used = run.store.apply(self._key, attempts.attempt)
         if used > self._limit:
-            error = MaxAttemptsExceeded(run_id=run.run_id, tool_name=call.tool_name, limit=self._limit, used=used)
-            raise refused(self, call, error)
+            name = shown_name(self.tool)
+            raise refused(self, MaxAttemptsExceeded(run_id=run.run_id, tool_name=name, limit=self._limit, used=used))
 
 
 def max_attempts(calls: int) -> MaxAttempts:

@@ -26,7 +26,7 @@ from actguard.guards.guarding import Guard
 from actguard.guards.protocol import refused
 from actguard.guards.run import Run
 from actguard.guards.session import Session, active_session
-from actguard.guards.tools import Call, Tool, plain_function
+from actguard.guards.tools import Call, Tool, plain_function, shown_name
 from actguard.guards.workers import Job, context_for_thread, start
 from actguard.rules import checks
 
@@ -167,7 +167,7 @@ class _Decision:
                 return
             raise self._denied("APPROVAL_TIMEOUT", "It needs an approval, and nobody decided in time.") from None
         except GuardError as refusal:
-            raise refused(self._guard, self._call, refusal, message=refusal.code, figures={}) from None
+            raise refused(self._guard, refusal, message=refusal.code, figures={}) from None
         except Exception as error:
             raise self._denied("APPROVAL_FAILED", "It needs an approval, and the approver failed.") from error
         if answer is NOBODY:
@@ -185,10 +185,10 @@ class _Decision:
 
     def _denied(self, code: str, reason: str) -> GuardError:
         """The refusal, announced. The reason may show an argument: the event leaves it out."""
-        name = self._call.tool_name
+        name = shown_name(self._guard.tool)
         error = GuardError(
             code,
             f"{called(name)} was not allowed. {one_line(reason, 200)}".rstrip(),
             fix_hint="Do not repeat this call; go on without it, or ask the user.",
         )
-        return refused(self._guard, self._call, error, message=f"{code}: {name}", figures={"code": code})
+        return refused(self._guard, error, message=f"{code}: {name}", figures={"code": code})

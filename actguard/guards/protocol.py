@@ -7,18 +7,20 @@
 
 None of the functions ever waits. Where a guard has to wait, `enter` returns a coroutine for the driver to wait for.
 Nearly no guard has to, and many have nothing to do at the end, so nearly every call costs a few plain function calls.
+Guards that never wait, and need nothing of a call but its arguments, have a way in that is quicker still (`Quick`): no
+object stands for the call then, 1.0 µs less. `quick_way` tells whether it is open to all guards of a tool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from actguard import clock
 from actguard.context import active_budget, active_run, current_session, current_tool
 from actguard.events import GuardBlocked, GuardIntervention, ScopedEvent, ToolFailure, ToolInvoke
 from actguard.exceptions import ActGuardError, ToolGuardError
-from actguard.guards.tools import Call, Replay
+from actguard.guards.tools import Call, Replay, Tool
 
 LONGEST_MESSAGE = 256
 """Characters of a failure's message that go into an event."""
@@ -47,6 +49,8 @@ class CallScope:
 Entered = CallScope | Replay | None
 """What entering a guard gives: a scope to leave, the result in place of the body's, or nothing to do when it ends."""
 Waiting = Coroutine[Any, Any, Entered]
+Quick = Callable[[tuple[Any, ...], dict[str, Any]], CallScope | None]
+"""The quick way into a guard: lets the call with these ``(args, kwargs)`` go on, or refuses it by raising."""
 
 
 class Named(Protocol):
@@ -54,6 +58,8 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def tool(self) -> Tool | None: ...
 
 
 class Surrounding(Named, Protocol):
@@ -61,6 +67,9 @@ class Surrounding(Named, Protocol):
 
     def enter(self, call: Call) -> Entered | Waiting:
         """Let the call go on, or refuse it by raising; or wait first: a coroutine that ends in the same way."""
+
+    def quick(self) -> Quick | None:
+        """The quick way in, if there is one; it does what `enter` does."""
 
 
 def enter(call: Call, guards: Iterable[Surrounding]) -> Coroutine[Any, Any, None] | None:
@@ -81,9 +90,7 @@ def enter(call: Call, guards: Iterable[Surrounding]) -> Coroutine[Any, Any, None
         else:
             return _enter_later(call, entered, ahead)
     call.started = True
-    run = active_run()
-    if run is not None and run.bus.wants(ToolInvoke):
-        call.began_at = clock.monotonic()
+    call.began_at = began_at()
     return None
 
 
@@ -100,12 +107,18 @@ async def _enter_later(call: Call, waiting: Waiting, ahead: Iterator[Surrounding
         await rest
 
 
+def began_at() -> float | None:
+    """The time, where somebody wants to know how long the body takes."""
+    run = active_run()
+    return clock.monotonic() if run is not None and run.bus.watched and run.bus.wants(ToolInvoke) else None
+
+
 def leave(call: Call, value: Any) -> Any:
     """The body has returned ``value``, or did not have to run. What the caller gets."""
     if call.replay is not None:
         return _leave_without(call, call.replay)
     if call.began_at is not None:
-        publish(ToolInvoke, call, duration_s=clock.monotonic() - call.began_at)
+        invoked(call.tool, call.began_at)
     entered = call.entered
     if entered:
         try:
@@ -113,7 +126,7 @@ def leave(call: Call, value: Any) -> Any:
                 value = entered[-1].returned(value)
                 entered.pop()
         except BaseException as refusal:  # noqa: BLE001  raised again
-            _leave_with(call, refusal)
+            leave_with(entered, refusal)
     if (session := current_session.get()) is not None:
         session.session.succeeded(call.tool)
     return value
@@ -124,20 +137,21 @@ def _leave_without(call: Call, replay: Replay) -> Any:
         while call.entered:
             call.entered.pop().leave(None)
     except BaseException as refusal:  # noqa: BLE001  raised again
-        _leave_with(call, refusal)
+        leave_with(call.entered, refusal)
     return replay.value
 
 
-def failed(call: Call, error: BaseException) -> NoReturn:
-    """A guard refused the call or its body raised: called where ``error`` is handled; it, or what a guard makes of it,
-    is raised again."""
-    if call.started and isinstance(error, Exception) and not isinstance(error, ActGuardError):
-        publish(ToolFailure, call, error_type=type(error).__name__, error_message=_message_of(error)[:LONGEST_MESSAGE])
-    _leave_with(call, error)
+def failed(tool: Tool | None, entered: list[CallScope], started: bool, error: BaseException) -> NoReturn:
+    """A guard refused the call or, once it was ``started``, its body raised: called where ``error`` is handled; it, or
+    what a guard makes of it, is raised again."""
+    if started and isinstance(error, Exception) and not isinstance(error, ActGuardError):
+        publish(ToolFailure, tool, error_type=type(error).__name__, error_message=_message_of(error)[:LONGEST_MESSAGE])
+    leave_with(entered, error)
 
 
-def _leave_with(call: Call, error: BaseException) -> NoReturn:
-    entered, final = call.entered, error
+def leave_with(entered: list[CallScope], error: BaseException) -> NoReturn:
+    """Leave what is ``entered``, the innermost first, and raise ``error``, or what takes its place."""
+    final = error
     while entered:
         try:
             entered.pop().leave(final)
@@ -149,23 +163,74 @@ def _leave_with(call: Call, error: BaseException) -> NoReturn:
         del error, final  # the traceback refers to this frame
 
 
+# --- the quick way --------------------------------------------------------------------------------------------------
+
+
+def quick_way(guards: Sequence[Surrounding]) -> Quick | None:
+    """The quick way into all ``guards``, if each of them has one."""
+    ways = [way for guard in guards if (way := guard.quick()) is not None]
+    if len(ways) < len(guards):
+        return None
+    return ways[0] if len(ways) == 1 else _through(ways)
+
+
+def _through(ways: Sequence[Quick]) -> Quick:
+    def enter_all(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope | None:
+        entered: list[CallScope] = []
+        try:
+            for way in ways:
+                if (scope := way(args, kwargs)) is not None:
+                    entered.append(scope)
+        except BaseException as refusal:  # noqa: BLE001  raised again
+            leave_with(entered, refusal)
+        if len(entered) < 2:
+            return entered[0] if entered else None
+        return _Several(entered)
+
+    return enter_all
+
+
+class _Several(CallScope):
+    """Several scopes as one, the outermost first."""
+
+    __slots__ = ("_entered",)
+
+    def __init__(self, entered: list[CallScope]) -> None:
+        self._entered = entered
+
+    def returned(self, value: Any) -> Any:
+        while self._entered:
+            value = self._entered[-1].returned(value)
+            self._entered.pop()
+        return value
+
+    def leave(self, error: BaseException | None) -> None:
+        assert error is not None  # the quick way knows no replay
+        leave_with(self._entered, error)
+
+
 # --- announcing -----------------------------------------------------------------------------------------------------
 
 
-def publish(kind: type[ScopedEvent], call: Call, **facts: Any) -> None:
-    """Publish an event of the active run, if somebody wants it; without a run there is nobody to tell."""
+def publish(kind: type[ScopedEvent], tool: Tool | None, **facts: Any) -> None:
+    """Publish an event of the active run about ``tool`` (None: the one that is running here), if somebody wants it;
+    without a run there is nobody to tell."""
     run = active_run()
     if run is None or not run.bus.wants(kind):
         return
     budget = active_budget()
     where: Any = {} if budget is None else budget.identity()
-    tool_name = call.tool.name if call.tool is not None else current_tool.get()
+    tool_name = tool.name if tool is not None else current_tool.get()
     run.bus.publish(kind(run_id=run.run_id, user_id=run.user_id, tool_name=tool_name, **where, **facts))
+
+
+def invoked(tool: Tool | None, began: float) -> None:
+    """Announce that the body, which ``began`` then, has returned."""
+    publish(ToolInvoke, tool, duration_s=clock.monotonic() - began)
 
 
 def refused(
     guard: Named,
-    call: Call,
     error: R,
     *,
     message: str | None = None,
@@ -177,7 +242,7 @@ def refused(
     """
     publish(
         GuardBlocked,
-        call,
+        guard.tool,
         guard_name=guard.name,
         error_type=type(error).__name__,
         error_message=(str(error) if message is None else message)[:LONGEST_MESSAGE],
@@ -186,9 +251,9 @@ def refused(
     return error
 
 
-def intervened(guard: Named, call: Call, **figures: Any) -> None:
+def intervened(guard: Named, **figures: Any) -> None:
     """Announce that ``guard`` changed how the call ends."""
-    publish(GuardIntervention, call, guard_name=guard.name, figures=figures)
+    publish(GuardIntervention, guard.tool, guard_name=guard.name, figures=figures)
 
 
 def _message_of(failure: Exception) -> str:

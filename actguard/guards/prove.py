@@ -9,9 +9,9 @@ from typing import Any, Literal
 from actguard.exceptions import ActGuardUsageError, GuardError, called, one_line
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, refused
+from actguard.guards.protocol import CallScope, Quick, refused
 from actguard.guards.session import Session, session_of
-from actguard.guards.tools import Call
+from actguard.guards.tools import Call, shown_name
 from actguard.rules import checks
 
 OnTooMany = Literal["block", "truncate"]
@@ -37,26 +37,33 @@ class Prove(Guard[None]):
         self.blocks = choice(on_too_many, ("block", "truncate"), "on_too_many", "prove") == "block"
 
     def enter(self, call: Call) -> CallScope:
-        proof = _Proof(self, call)
+        proof = self._begin(call.args, call.kwargs)
         if call.tool is not None and call.tool.kind.is_generator:
+            proof.of_items = True
             call.watchers = (*call.watchers, proof.item)
         return proof
+
+    def quick(self) -> Quick:
+        return self._begin
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Proof:
+        return _Proof(self, session_of(self))
 
 
 class _Proof(CallScope):
     """The facts of one call."""
 
-    __slots__ = ("_call", "_guard", "_minted", "_session")
+    __slots__ = ("_guard", "_minted", "_session", "of_items")
 
-    def __init__(self, guard: Prove, call: Call) -> None:
+    def __init__(self, guard: Prove, session: Session) -> None:
         self._guard = guard
-        self._call = call
+        self._session = session
         self._minted = 0
-        self._session: Session = session_of(guard, call)
+        self.of_items = False
+        """True for a generator: its items are proven, one by one."""
 
     def returned(self, value: Any) -> Any:
-        tool = self._call.tool
-        if tool is not None and tool.kind.is_generator:
+        if self.of_items:
             return value
         found, value = self._found_in(value)
         for each in self._at_most(found):
@@ -94,12 +101,12 @@ class _Proof(CallScope):
         if len(found) > room and guard.blocks:
             error = GuardError(
                 "TOO_MANY_RESULTS",
-                f"{called(self._call.tool_name)} returned more than {guard.max_items} ids of kind "
+                f"{called(shown_name(guard.tool))} returned more than {guard.max_items} ids of kind "
                 f"{one_line(guard.kind, 60)}.",
                 details={"kind": guard.kind, "max_items": guard.max_items},
                 fix_hint=f"Narrow the search down so that it gives at most {guard.max_items} results.",
             )
-            raise refused(guard, self._call, error)
+            raise refused(guard, error)
         return found[:room]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, overload
 
@@ -11,9 +10,9 @@ from actguard import clock
 from actguard.exceptions import ActGuardUsageError, RateLimitExceeded, ScopeValidationError, quoted
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import refused
+from actguard.guards.protocol import Quick, refused
 from actguard.guards.state import shared
-from actguard.guards.tools import Call, Tool
+from actguard.guards.tools import Call, Tool, shown_name
 from actguard.rules import checks, values
 from actguard.rules.window import Admitted, Refused, Waiting, Window
 from actguard.scope import Reply
@@ -47,6 +46,7 @@ class RateLimit(Guard[None]):
         # A direct use without a key is a limit of its own; one with a key shares it with all that name the same.
         self._owner: object = ("direct", self if key is None else None)
         self._state_key = self._key_for(self._owner, key)
+        self._slot = shared.slot(self._state_key)
 
     def _key_for(self, owner: object, value: object) -> Key:
         settings = (self._window.max_calls, self._window.period)
@@ -55,9 +55,10 @@ class RateLimit(Guard[None]):
     def bind(self, tool: Tool) -> RateLimit:
         if self.key is not None:
             raise ScopeValidationError("rate_limit: key is for direct use; a decorator takes scope", field="key")
-        bound = copy.copy(self)
+        bound = super().bind(tool)
         bound._owner = tool.name
         bound._state_key = self._key_for(tool.name, None)
+        bound._slot = shared.slot(bound._state_key)
         if self._scope is None:
             return bound
         try:
@@ -69,22 +70,32 @@ class RateLimit(Guard[None]):
         raise ScopeValidationError(f"rate_limit: scope: {problem}", field="scope")
 
     def enter(self, call: Call) -> Coroutine[Any, Any, None] | None:
-        key, value = self._state_key, self.key
+        if not self._waits:
+            self._admit(call.args, call.kwargs)
+            return None
+        key = self._state_key
         if self._read is not None:
-            value = self._read(call.args, call.kwargs)
-            key = self._key_for(self._owner, value)
-        if self._waits:
-            turn = _Turn(self._window, key, call)
-            decision = turn.ask()
-            return turn.wait(decision) if isinstance(decision, Waiting) else None
-        answer = shared.apply(key, self._window.admit, clock.monotonic())
-        if isinstance(answer, Refused):
-            raise self._refused(call, value, answer)
-        return None
+            key = self._key_for(self._owner, self._read(call.args, call.kwargs))
+        turn = _Turn(self._window, key, call)
+        decision = turn.ask()
+        return turn.wait(decision) if isinstance(decision, Waiting) else None
 
-    def _refused(self, call: Call, value: object, answer: Refused) -> RateLimitExceeded:
+    def quick(self) -> Quick | None:
+        return None if self._waits else self._admit
+
+    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._read is None:
+            value = self.key
+            answer = self._slot.apply(self._window.admit, clock.monotonic())
+        else:
+            value = self._read(args, kwargs)
+            answer = shared.apply(self._key_for(self._owner, value), self._window.admit, clock.monotonic())
+        if isinstance(answer, Refused):
+            raise self._refused(value, answer)
+
+    def _refused(self, value: object, answer: Refused) -> RateLimitExceeded:
         error = RateLimitExceeded(
-            tool_name=call.tool_name,
+            tool_name=shown_name(self.tool),
             scope_value=value,
             max_calls=self._window.max_calls,
             period=self._window.period,
@@ -93,7 +104,7 @@ class RateLimit(Guard[None]):
         # The value of the argument stands in the figures only, and not at any length.
         message = f"{error.tool_name} was called more than {error.max_calls} times in {error.period:g} s"
         figures = {**error.details, "scope_value": _shown(value)}
-        return refused(self, call, error, message=message, figures=figures)
+        return refused(self, error, message=message, figures=figures)
 
 
 class _Turn:

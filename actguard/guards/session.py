@@ -11,7 +11,7 @@ from actguard.context import current_session
 from actguard.exceptions import ActGuardUsageError, GuardError, SessionUsageError, called
 from actguard.guards.protocol import Named, refused
 from actguard.guards.state import shared
-from actguard.guards.tools import Call, Tool
+from actguard.guards.tools import Tool, shown_name
 from actguard.rules import checks, facts
 from actguard.scope import Scope
 
@@ -88,7 +88,7 @@ def active_session() -> Session | None:
     return None if entered is None else entered.session
 
 
-def session_of(guard: Named, call: Call) -> Session:
+def session_of(guard: Named) -> Session:
     """The active session, which ``guard`` needs.
 
     Raises:
@@ -96,7 +96,7 @@ def session_of(guard: Named, call: Call) -> Session:
     """
     session = active_session()
     if session is None:
-        raise refused(guard, call, _no_session(f"{guard.name} of {called(call.tool_name)}"))
+        raise refused(guard, _no_session(f"{guard.name} of {called(shown_name(guard.tool))}"))
     return session
 
 

@@ -24,7 +24,7 @@ from actguard.exceptions import TimeoutUsageError, ToolTimeoutError
 from actguard.guards import workers
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import CallScope, intervened
-from actguard.guards.tools import Call, Kind, Tool
+from actguard.guards.tools import Call, Kind, Tool, shown_name
 from actguard.rules import checks
 from actguard.scope import Reply
 
@@ -50,7 +50,7 @@ class Timeout(Guard[None]):
             raise TimeoutUsageError(
                 f"timeout: executor is for plain functions, and {tool.name} is a {tool.kind.value}", field="executor"
             )
-        return self
+        return super().bind(tool)
 
     def enter(self, call: Call) -> CallScope | None:
         if call.tool is not None and call.tool.kind is not Kind.COROUTINE:
@@ -66,12 +66,12 @@ class Timeout(Guard[None]):
             )
         return _Deadline(self, call)
 
-    def expired(self, call: Call) -> ToolTimeoutError:
+    def expired(self) -> ToolTimeoutError:
         """The error for a call that took too long, announced."""
         run = active_run()
-        intervened(self, call, timeout_s=self.seconds)
+        intervened(self, timeout_s=self.seconds)
         return ToolTimeoutError(
-            tool_name=call.tool_name, timeout_s=self.seconds, run_id=None if run is None else run.run_id
+            tool_name=shown_name(self.tool), timeout_s=self.seconds, run_id=None if run is None else run.run_id
         )
 
 
@@ -129,7 +129,7 @@ class _Deadline(CallScope):
     def leave(self, error: BaseException | None) -> None:
         timer, self._timer = self._timer, None
         if timer is not None and timer.stop(error):
-            raise self._guard.expired(self._call) from error
+            raise self._guard.expired() from error
 
 
 # --- plain functions, and generators step by step -------------------------------------------------------------------
@@ -149,7 +149,7 @@ class _Steps:
     def left(self) -> float:
         left = self._deadline - clock.monotonic()
         if left <= 0:
-            raise self._guard.expired(self._call)
+            raise self._guard.expired()
         return left
 
     async def wait(self, function: Callable[..., Awaitable[Any]], /, *args: Any) -> Any:
@@ -158,7 +158,7 @@ class _Steps:
             result = await function(*args)
         except BaseException as error:
             if timer.stop(error):
-                raise self._guard.expired(self._call) from error
+                raise self._guard.expired() from error
             raise
         timer.stop(None)
         return result
@@ -183,7 +183,7 @@ class _Steps:
             raise
         if not ended:
             workers.abandon(job)
-            raise self._guard.expired(self._call)
+            raise self._guard.expired()
         return job.result()
 
     def _run_in(self, executor: Executor, work: Callable[[], Any], left: float) -> Any:
@@ -197,7 +197,7 @@ class _Steps:
             # One that never began (the executor is full, or refused it) had no effect.
             if future is None or future.cancel():
                 self._call.started = False
-        raise self._guard.expired(self._call)
+        raise self._guard.expired()
 
 
 def timeout(seconds: float, executor: Executor | None = None) -> Timeout:

@@ -26,11 +26,11 @@ class Kind(Enum):
 
     @property
     def is_async(self) -> bool:
-        return self in {Kind.COROUTINE, Kind.ASYNC_GENERATOR}
+        return self is Kind.COROUTINE or self is Kind.ASYNC_GENERATOR
 
     @property
     def is_generator(self) -> bool:
-        return self in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}
+        return self is Kind.GENERATOR or self is Kind.ASYNC_GENERATOR
 
 
 class Tool:
@@ -89,7 +89,8 @@ class Tool:
         A call that does not fit the function is the function's to refuse: see `fits`.
         """
         arguments = self._defaults.copy()
-        arguments.update(zip(self._positional, args, strict=False))
+        if args:
+            arguments.update(zip(self._positional, args, strict=False))
         if self._flat:
             arguments.update(kwargs)
             return arguments
@@ -166,11 +167,6 @@ class Call:
         self.entered: list[Any] = []
         """What has to be left at the end, the outermost first."""
 
-    @property
-    def tool_name(self) -> str:
-        """What errors call this: the tool; in direct use the tool around it, or "this block"."""
-        return self.tool.name if self.tool is not None else current_tool.get() or "this block"
-
     async def wait(self, reply: Reply[T], timeout: float | None = None) -> T:
         """The answer to ``reply``, waiting for ``timeout`` seconds at most, and within the deadline of this call.
 
@@ -188,6 +184,11 @@ class Call:
         except TimeoutError:
             self.runner.left()
             raise
+
+
+def shown_name(tool: Tool | None) -> str:
+    """What errors call ``tool``; in direct use (None) the tool around it, or "this block"."""
+    return tool.name if tool is not None else current_tool.get() or "this block"
 
 
 def plain_function(function: Any) -> Any:

@@ -10,9 +10,20 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from actguard.context import current_tool
+from actguard.context import _Process as process
+from actguard.context import current_run, current_session, current_tool
 from actguard.exceptions import ActGuardUsageError
-from actguard.guards.protocol import Surrounding, enter, failed, leave
+from actguard.guards.protocol import (
+    Quick,
+    Surrounding,
+    began_at,
+    enter,
+    failed,
+    invoked,
+    leave,
+    leave_with,
+    quick_way,
+)
 from actguard.guards.tools import Call, Kind, Tool
 from actguard.scope import step
 
@@ -61,13 +72,89 @@ def decorate(function: F, *guards: Decorator) -> F:
         if guard.once and any(guard.name == other.name for other in inner):
             raise ActGuardUsageError(f"{tool.name} has two {guard.name} guards; one is enough", field=guard.name)
     chain = (*(guard.bind(tool) for guard in guards), *inner)
-    wrapper = _WRAPPERS[tool.kind](tool, chain)
+    way = quick_way(chain)
+    if way is not None and tool.kind in _QUICK_WRAPPERS:
+        wrapper = _QUICK_WRAPPERS[tool.kind](tool, way)
+    else:
+        wrapper = _WRAPPERS[tool.kind](tool, chain)
     functools.update_wrapper(wrapper, tool.function)
     if not hasattr(tool.function, "__qualname__"):  # a partial, a callable object
         wrapper.__module__, _, wrapper.__qualname__ = tool.name.partition(":")
         wrapper.__name__ = wrapper.__qualname__.rpartition(".")[2]
     wrapper.__actguard__ = _Mark(wrapper, tool, chain)  # type: ignore[attr-defined]
     return cast(F, wrapper)
+
+
+# --- the quick way, when it is open to all guards: nothing waits, and no object stands for the call -------------------
+
+
+def _quick_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        scope = outer = began = None
+        try:
+            scope = enter(args, kwargs)
+            if ((run := current_run.get()) is not None and run.bus.watched) or process.adopting is not None:
+                began = began_at()
+            outer = current_tool.set(name)
+            try:
+                value = function(*args, **kwargs)
+            finally:
+                current_tool.reset(outer)
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(tool, [] if scope is None else [scope], outer is not None, error)
+        if began is not None:
+            invoked(tool, began)
+        if scope is not None:
+            try:
+                value = scope.returned(value)
+            except BaseException as refusal:  # noqa: BLE001  raised again
+                leave_with([scope], refusal)
+        if (session := current_session.get()) is not None:
+            session.session.succeeded(tool)
+        return value
+
+    return wrapper
+
+
+def _quick_coroutine_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
+    function, name = tool.function, tool.name
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        scope = outer = began = None
+        try:
+            scope = enter(args, kwargs)
+            if ((run := current_run.get()) is not None and run.bus.watched) or process.adopting is not None:
+                began = began_at()
+            outer = current_tool.set(name)
+            try:
+                value = await function(*args, **kwargs)
+            finally:
+                current_tool.reset(outer)
+        except BaseException as error:  # noqa: BLE001  raised again
+            failed(tool, [] if scope is None else [scope], outer is not None, error)
+        if began is not None:
+            invoked(tool, began)
+        if scope is not None:
+            try:
+                value = scope.returned(value)
+            except BaseException as refusal:  # noqa: BLE001  raised again
+                leave_with([scope], refusal)
+        if (session := current_session.get()) is not None:
+            session.session.succeeded(tool)
+        return value
+
+    return wrapper
+
+
+_QUICK_WRAPPERS: dict[Kind, Callable[[Tool, Quick], Callable[..., Any]]] = {
+    Kind.FUNCTION: _quick_function,
+    Kind.COROUTINE: _quick_coroutine_function,
+}
+
+
+# --- the way of all others --------------------------------------------------------------------------------------------
 
 
 def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
@@ -90,7 +177,7 @@ def _function(tool: Tool, guards: Guards) -> Callable[..., Any]:
                 finally:
                     current_tool.reset(outer)
         except BaseException as error:  # noqa: BLE001  raised again
-            failed(call, error)
+            failed(tool, call.entered, call.started, error)
         return leave(call, value)
 
     return wrapper
@@ -113,7 +200,7 @@ def _coroutine_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
                 finally:
                     current_tool.reset(outer)
         except BaseException as error:  # noqa: BLE001  raised again
-            failed(call, error)
+            failed(tool, call.entered, call.started, error)
         return leave(call, value)
 
     return wrapper
@@ -163,7 +250,7 @@ def _generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
             if call.replay is None:
                 value = yield from body(call)
         except BaseException as error:  # noqa: BLE001  raised again
-            failed(call, error)
+            failed(tool, call.entered, call.started, error)
         return leave(call, value)
 
     return wrapper
@@ -207,7 +294,7 @@ def _async_generator_function(tool: Tool, guards: Guards) -> Callable[..., Any]:
                 finally:
                     await generator.aclose()
         except BaseException as error:  # noqa: BLE001  raised again
-            failed(call, error)
+            failed(tool, call.entered, call.started, error)
         leave(call, None)
 
     return wrapper

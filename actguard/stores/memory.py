@@ -9,6 +9,7 @@ rules are given; infinity for never). Each update frees a few keys whose time ha
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
 import threading
@@ -51,8 +52,9 @@ class Store(Protocol):
 class _Entry:
     __slots__ = ("state", "timer")
 
-    def __init__(self, state: Expiring) -> None:
+    def __init__(self, state: Expiring | None) -> None:
         self.state = state
+        """None once the key is free."""
         self.timer = math.inf
         """The bucket (a whole second) in which this entry is looked at next. The state may live on then."""
 
@@ -69,12 +71,19 @@ class MemoryStore:
         ``store.apply(("rate_limit", "module:search", "alice"), window.admit, time.monotonic())``
     """
 
-    __slots__ = ("_buckets", "_entries", "_lock", "_next_due", "_now", "_seconds", "_timers")
+    __slots__ = (
+        *("_acquire", "_buckets", "_entries", "_lock", "_next_due", "_now", "_release", "_seconds", "_timers"),
+        "holds",
+    )
 
     def __init__(self, now: Callable[[], float] | None = None) -> None:
         self._now = now
         self._lock = threading.RLock()
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
         self._entries: dict[Key, _Entry] = {}
+        self.holds: Callable[[Key], bool] = self._entries.__contains__
+        """Whether a key has a state at this moment. Takes no lock: that may change a moment later."""
         # Timers by the whole second they belong to: setting and taking one costs the same however many there are.
         self._buckets: dict[float, list[tuple[Key, _Entry]]] = {}
         self._seconds: list[float] = []  # a heap of the keys of _buckets
@@ -94,28 +103,46 @@ class MemoryStore:
 
         What the transition raises is passed on, and the key keeps the state it had.
         """
-        with self._lock:
+        # Not `with self._lock`, which takes 0.12 µs more. The lock is taken inside of the `try`: Ctrl-C may come then.
+        try:
+            self._acquire()
             entry = self._entries.get(key)
             if entry is None:
                 state, decision = transition(None, *facts)
                 if state is not None:
                     entry = self._entries[key] = _Entry(state)
-                    self._set_timer(key, entry, state.expires_at)
+                    if state.expires_at < _NEVER:
+                        self._set_timer(key, entry, state.expires_at)
             else:
                 held: Any = entry.state
                 state, decision = transition(held, *facts)
                 if state is None:
+                    entry.state = None
                     self._entries.pop(key, None)
                 else:
-                    entry.state = state
+                    if state is not entry.state:  # a new one, or a finalizer has just come here and freed the key
+                        entry.state, self._entries[key] = state, entry
                     if state.expires_at < entry.timer:
                         self._set_timer(key, entry, state.expires_at)
-            if self._next_due != _NEVER and self._next_due <= (now := self._time()):
+            if self._next_due < _NEVER and self._next_due <= (now := self._time()):
                 self._free_expired(now, _FREED_PER_UPDATE)
-            return decision
+        except BaseException:
+            self._let_go()
+            raise
+        self._release()
+        return decision
+
+    def _let_go(self) -> None:
+        """Release the lock, unless the waiting for it was interrupted."""
+        with contextlib.suppress(RuntimeError):
+            self._release()
+
+    def slot(self, key: Key) -> Slot:
+        """`key`, for one who asks for it again and again."""
+        return Slot(self, key)
 
     def is_free(self, key: Key) -> bool:
-        """Whether ``key`` has no state at this moment. Takes no lock: it may have one a moment later."""
+        """The opposite of `holds`."""
         return key not in self._entries
 
     def _time(self) -> float:
@@ -128,8 +155,6 @@ class MemoryStore:
             return len(self._entries)
 
     def _set_timer(self, key: Key, entry: _Entry, expires_at: float) -> None:
-        if expires_at == math.inf:
-            return
         second = expires_at // 1.0
         entry.timer = second
         bucket = self._buckets.get(second)
@@ -163,10 +188,49 @@ class MemoryStore:
                 key, entry = bucket.pop()
                 if self._is_live(second, key, entry):
                     entry.timer = math.inf
-                    if entry.state.expires_at <= now:
+                    state = entry.state
+                    if state is None or state.expires_at <= now:
+                        entry.state = None
                         del self._entries[key]
-                    else:
-                        self._set_timer(key, entry, entry.state.expires_at)
+                    elif state.expires_at < _NEVER:
+                        self._set_timer(key, entry, state.expires_at)
             else:
                 del self._buckets[heapq.heappop(self._seconds)]
                 self._next_due = self._seconds[0] + 1.0 if self._seconds else math.inf
+
+
+class Slot:
+    """One key of a store, which is not looked up again and again: half of the time of `MemoryStore.apply`.
+
+    Example:
+        ``slot = store.slot(("rate_limit", "module:search"))``, then ``slot.apply(window.admit, time.monotonic())``
+    """
+
+    __slots__ = ("_entry", "_key", "_store")
+
+    def __init__(self, store: MemoryStore, key: Key) -> None:
+        self._store = store
+        self._key = key
+        self._entry = _Entry(None)
+
+    def apply(self, transition: Callable[[Any, float], tuple[Expiring, D]], now: float) -> D:
+        """Apply ``transition(state, now)`` to the state behind the key; it never frees the key."""
+        store, entry = self._store, self._entry
+        try:
+            store._acquire()
+            if entry.state is None:  # not used yet, or freed meanwhile
+                decision = store.apply(self._key, transition, now)
+                self._entry = store._entries[self._key]
+            else:
+                state, decision = transition(entry.state, now)
+                if state is not entry.state:
+                    entry.state, store._entries[self._key] = state, entry
+                if state.expires_at < entry.timer:
+                    store._set_timer(self._key, entry, state.expires_at)
+                if store._next_due <= now:
+                    store._free_expired(now, _FREED_PER_UPDATE)
+        except BaseException:
+            store._let_go()
+            raise
+        store._release()
+        return decision
