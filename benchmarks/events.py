@@ -35,6 +35,9 @@ def main(quick: bool) -> Iterator[Figure]:
 
 # --- export -----------------------------------------------------------------------------------------------------------
 
+OURS, THEIRS = ("bench", "counted"), ("guard", "blocked")
+"""What the exported events are called."""
+
 
 def _export(count: int, rounds: int) -> Figure:
     """Events a second, from the first that is emitted to the last that the gateway has counted."""
@@ -46,8 +49,8 @@ def _export(count: int, rounds: int) -> Figure:
         with workers("now", "earlier") as both:
             rates: list[list[float]] = [[], []]
             for turn in range(rounds + 1):
-                for worker, taken in zip(both, rates, strict=True):
-                    rate = _one_export(worker, url, here, count)
+                for worker, names, taken in zip(both, (OURS, THEIRS), rates, strict=True):
+                    rate = _one_export(worker, url, here, count, names)
                     if turn:  # the first is for warming up
                         taken.append(rate)
     finally:
@@ -66,8 +69,8 @@ def _export(count: int, rounds: int) -> Figure:
     )
 
 
-def _one_export(worker: Worker, url: str, gateway: Connection, count: int) -> float:
-    case = worker.case("event_export:export", url=url)
+def _one_export(worker: Worker, url: str, gateway: Connection, count: int, names: tuple[str, str]) -> float:
+    case = worker.case("event_export:export", url=url, category=names[0], name=names[1])
     gateway.send(count)
     case.run(count)
     seconds, arrived = gateway.recv()

@@ -35,8 +35,10 @@ LONGEST_ANSWER = 1024 * 1024
 CONNECTIONS = 512
 """The most connections at once: as many runs can be entered in one answer time."""
 KEEP_ALIVE_S = 15.0
-DEBUG_READ_S = 0.25
-"""How long ``debug=True`` may wait for the text of an answer that nothing else needs."""
+SHORT_ANSWER = 16 * 1024
+"""Bytes of an answer nobody needs that are read all the same: an answer not read to its end costs the connection."""
+UNNEEDED_READ_S = 0.25
+"""How long the text of an answer that nobody needs may take."""
 SHORTEST_TRY_S = 0.005
 """With less time than this left, another try is pointless."""
 
@@ -184,6 +186,8 @@ class Transport:
             failure = error
         except (OSError, ValueError, _client_error()) as error:
             failure = self._broken(call, received, error)
+        if failure.accepted and not call.reads_answer:
+            return Answer(received[0].status, None, received[0].headers.get("Date"))
         self._log_failure(call, failure)
         # Raised outside the except blocks: errors of aiohttp know the headers of the request, and so the key.
         raise failure
@@ -195,6 +199,8 @@ class Transport:
             payload = None
             if call.reads_answer:
                 payload = {} if status == 204 else _parsed(call.path, status, await _body(call.path, response))
+            else:
+                await _read_short(call.path, response)
             self._log_answer(call, status, payload)
             return Answer(status, payload, headers.get("Date"))
         payload = None
@@ -202,7 +208,7 @@ class Transport:
             payload = _loosely_parsed(await _body(call.path, response))
         elif self._debug:
             with contextlib.suppress(TimeoutError, GatewayFailure):
-                async with asyncio.timeout(DEBUG_READ_S):
+                async with asyncio.timeout(UNNEEDED_READ_S):
                     payload = _loosely_parsed(await _body(call.path, response))
         raise of_status(call.path, status, headers, payload, read_retry_after(headers.get("Retry-After")))
 
@@ -254,15 +260,22 @@ def _client_error() -> type[Exception]:
     return ClientError
 
 
-async def _body(path: str, response: aiohttp.ClientResponse) -> bytes:
-    """What the gateway said, at most `LONGEST_ANSWER` bytes of it."""
+async def _read_short(path: str, response: aiohttp.ClientResponse) -> None:
+    """Read an answer that nobody needs, if it is short and comes soon, so that its connection can be used again."""
+    if (response.content_length or 0) <= SHORT_ANSWER:
+        async with asyncio.timeout(UNNEEDED_READ_S):
+            await _body(path, response, SHORT_ANSWER)
+
+
+async def _body(path: str, response: aiohttp.ClientResponse, most: int = LONGEST_ANSWER) -> bytes:
+    """What the gateway said, at most ``most`` bytes of it."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) > LONGEST_ANSWER:
+        if len(body) > most:
             raise GatewayFailure(
                 "truncated",
-                f"The gateway's answer is longer than {LONGEST_ANSWER} bytes and was not read to its end.",
+                f"The gateway's answer is longer than {most} bytes and was not read to its end.",
                 path=path,
                 status=response.status,
                 retryable=True,

@@ -121,13 +121,15 @@ class Outbox:
 
     def put(self, letter: Letter) -> bool:
         """Take ``letter``; False when there is no room. It is in the file once `written` returns."""
-        if self._room is not None and self._here >= self._room:
+        if self._room is not None and len(self._memory) + len(self._unwritten) >= self._room:
             self.lost += 1
             return False
         self._here_size += len(letter.body)
-        if self._writing is not None:
+        if self._spool is None:
+            self._memory[letter.key] = letter
+        elif self._writing is not None:
             self._unwritten.append(letter)  # behind those that are being written, wherever they end up
-        elif self._spool is None or self._file is None or self._memory:
+        elif self._file is None or self._memory:
             self._memory[letter.key] = letter
         else:
             self._unwritten.append(letter)

@@ -23,6 +23,7 @@ from actguard.exceptions import (
 )
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,63}(\.[\w-]{1,64})*", re.ASCII)
+_SEVERITIES, _OUTCOMES = get_args(Severity), get_args(Outcome)
 _IDENTITY = ("scope_id", "scope_name", "scope_kind", "parent_scope_id", "root_scope_id", "plan_key")
 _FIGURES = ("limit_type", "tokens_used", "token_limit", "usd_used", "usd_limit", "cost_used", "cost_limit", "origin")
 _GUARDS: dict[type[ActGuardError], str] = {
@@ -75,11 +76,11 @@ def emit_event(
             "or report an error with emit_violation(error)",
             field="name",
         )
-    content = {} if payload is None else payload
+    content: Any = {} if payload is None else payload
     if not isinstance(content, Mapping) or not all(map(_is_text, content)):
         raise ReportingContractError("emit_event: payload must be a dict whose keys are texts", field="payload")
-    _check(severity, get_args(Severity), "severity", "emit_event")
-    _check(outcome, get_args(Outcome), "outcome", "emit_event")
+    _check(severity, _SEVERITIES, "severity", "emit_event")
+    _check(outcome, _OUTCOMES, "outcome", "emit_event")
     _text(user_id, "user_id", "emit_event")
     _text(tool_name, "tool_name", "emit_event")
     _publish(
@@ -112,7 +113,7 @@ def emit_violation(error: BaseException, **overrides: Any) -> None:
     """
     for field, value in overrides.items():
         if field in {"severity", "outcome"}:
-            _check(value, get_args(Severity if field == "severity" else Outcome), field, "emit_violation")
+            _check(value, _SEVERITIES if field == "severity" else _OUTCOMES, field, "emit_violation")
         elif field in {"user_id", "tool_name", *_IDENTITY}:
             _text(value, field, "emit_violation")
         else:
@@ -134,10 +135,11 @@ def _publish(kind: type[ScopedEvent], build: Callable[[dict[str, Any]], ScopedEv
     run = active_run()
     if run is None or run.closed or not run.bus.wants(kind):
         return
-    budget = active_budget()
-    here: dict[str, Any] = {} if budget is None else dict(budget.identity())
-    here |= {"run_id": run.run_id, "user_id": run.user_id, "tool_name": current_tool.get()}
-    run.bus.publish(build(here | {name: value for name, value in facts.items() if value is not None}))
+    here: dict[str, Any] = {"run_id": run.run_id, "user_id": run.user_id, "tool_name": current_tool.get()}
+    if (budget := active_budget()) is not None:
+        here.update(budget.identity())
+    here.update({name: value for name, value in facts.items() if value is not None})
+    run.bus.publish(build(here))
 
 
 def _identifier(value: object, field: str) -> None:

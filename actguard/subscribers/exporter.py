@@ -72,11 +72,12 @@ def exported_kinds(mode: EventMode) -> tuple[type[Event], ...]:
 
 def is_exported(event: Event, mode: EventMode, tool_runs: Callable[[], bool] = exports_tool_runs) -> bool:
     """Whether ``event`` goes to the gateway: by its identity, whoever published it."""
-    if type(event).lifecycle or event.kind in _NEVER or mode == "off":
+    if mode == "off" or type(event).lifecycle:
         return False
-    if event.kind == "tool.invoke":
-        return tool_runs()
-    return event.kind in EXPORTED or mode == "verbose"
+    kind = event.kind
+    if kind in EXPORTED:
+        return kind != "tool.invoke" or tool_runs()
+    return mode == "verbose" and kind not in _NEVER
 
 
 class Exporter(Delivery):

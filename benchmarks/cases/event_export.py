@@ -7,8 +7,9 @@ from timed import Block
 import actguard
 
 
-def export(url: str) -> Block:
-    """Emits so many events in one run and closes the client, which delivers them."""
+def export(url: str, category: str, name: str) -> Block:
+    """Emits so many events in one run and closes the client, which delivers them. ActGuard 1.0.2 exports events under
+    its own names only, and ActGuard leaves those to itself."""
 
     def block(count: int) -> float:
         client = actguard.Client(
@@ -16,7 +17,7 @@ def export(url: str) -> Block:
         )
         with client.run(user_id="alice"):
             for number in range(count - 2):  # run.start and run.end are the other two
-                actguard.emit_event("guard", "blocked", {"number": number}, outcome="blocked")
+                actguard.emit_event(category, name, {"number": number}, outcome="blocked")
         client.close()
         return 0.0
 
