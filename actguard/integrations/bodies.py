@@ -45,6 +45,10 @@ class BodyReader(StreamReader):
         """Read one chunk along."""
 
     @property
+    def text(self) -> str | None:
+        return None
+
+    @property
     def body(self) -> bytes | None:
         """What arrived so far; None when it is too long to be kept."""
         return b"".join(self._chunks) if self._size <= KEPT_BYTES else None
@@ -82,7 +86,7 @@ class EventBodyReader(BodyReader):
         return self._items.bill(complete)
 
     @property
-    def text(self) -> str:
+    def text(self) -> str | None:
         return self._items.text
 
 
@@ -102,10 +106,6 @@ class JsonBodyReader(BodyReader):
     def bill(self, complete: bool) -> Outcome:
         body = self.body if complete else None
         return self._unread() if not body else self._bill_of(from_json(body))
-
-    @property
-    def text(self) -> str:
-        return (self.body or b"").decode("utf-8", "replace")
 
 
 class OpaqueBodyReader(BodyReader):

@@ -64,5 +64,5 @@ class EventStreamBodyReader(BodyReader):
         return self._items.bill(complete)
 
     @property
-    def text(self) -> str:
+    def text(self) -> str | None:
         return self._items.text

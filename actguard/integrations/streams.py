@@ -45,8 +45,8 @@ class StreamReader(ABC):
         """
 
     @property
-    def text(self) -> str:
-        """The text received so far."""
+    def text(self) -> str | None:
+        """The text received so far; None where the answer is one piece, and not a stream."""
         return ""
 
     def so_far(self) -> Usage:

@@ -381,6 +381,8 @@ async def test_a_crossing_unread_response_can_still_be_read(provider: LoopbackPr
     with spending(token_limit=50) as budget, pytest.raises(BudgetExceededError) as crossing:
         await chat_unread(client)
 
+    assert crossing.value.partial is None  # a stream has parts; this is one answer
+    assert "in .response" in str(crossing.value)
     answer = await done(crossing.value.response.parse())
     assert answer.choices[0].message.content == "Forty-two"
     assert_charged_as_billed(budget, provider)
