@@ -287,5 +287,5 @@ MODULES: dict[str, TargetsOf] = {
     "google.genai.chats": _chats_targets,
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
-}
     **google_live.MODULES,
+}
