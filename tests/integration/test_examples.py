@@ -44,6 +44,13 @@ PROMISES = {
     "guard_airline_refund.py": ["CUMULATIVE_LIMIT_EXCEEDED ", "refunded: ['KX7PQ2', 'M3LLA9']\n"],
     "guard_approvals.py": ["200 EUR paid to Alice", "Ask Carol about payments", "there is nobody to ask"],
     "guard_everything.py": ["guard.intervention order idempotent", "guard.blocked reserve circuit_breaker"],
+    "gateway_run.py": [
+        "grants 0.02 USD",
+        "bob: Your balance is 0.00 USD.",
+        "with 3 calls",
+        "run.end         bob    blocked",
+    ],
+    "gateway_spool.py": ["ended with 9. In the spool: 1 × settlement, ", "'cost_cu': 250", "in the spool: nothing"],
     "own_prices.py": ["refused (UNPRICED_MODEL)", "azure:support-desk: 1 call, 0.003480 USD", "total: 0.004105 USD"],
 }
 
