@@ -66,8 +66,8 @@ current_tool: ContextVar[str | None] = ContextVar("actguard_tool", default=None)
 _CARRIED: tuple[ContextVar[Any], ...] = (current_run, current_budget, current_session, current_tool)
 
 
-class _Process:
-    """The process-wide part; only this module writes it."""
+class Process:
+    """What is process-wide. Others may read it (on the hot path: it is cheaper than a call); only this module writes."""
 
     lock = SettlingLock()
     adopting: Any = None
@@ -83,13 +83,13 @@ def active_run() -> Any:
     run = current_run.get()
     if run is not None:
         return None if run.closed else run
-    return None if _Process.adopting is None else _adopted()
+    return None if Process.adopting is None else _adopted()
 
 
 def active_budget() -> Any:
     """The budget scope that is active here, or None."""
     budget = current_budget.get()
-    if budget is not None or _Process.adopting is None:
+    if budget is not None or Process.adopting is None:
         return budget
     run = _adopted()
     return run.root if run is not None else None
@@ -97,7 +97,7 @@ def active_budget() -> Any:
 
 def _adopted() -> Any:
     """The adopting run, unless this is a thread that has a context of its own (the one that opened the run)."""
-    run = _Process.adopting
+    run = Process.adopting
     return run if run is not None and threading.get_ident() != run.opened_in_thread else None
 
 
@@ -107,44 +107,44 @@ def start_adopting(run: Any) -> None:
     Raises:
         ActGuardUsageError: another run of this process does so already.
     """
-    with _Process.lock:
-        if _Process.adopting is not None:
+    with Process.lock:
+        if Process.adopting is not None:
             raise ActGuardUsageError(
                 "adopt_threads=True is possible for one run per process at a time, and another run has it; "
                 "use actguard.carry(fn) for the threads of this one",
                 field="adopt_threads",
             )
-        _Process.adopting = run
+        Process.adopting = run
 
 
 def stop_adopting(run: Any) -> None:
     """Undo `start_adopting`."""
-    with _Process.lock:
-        if _Process.adopting is run:
-            _Process.adopting = None
+    with Process.lock:
+        if Process.adopting is run:
+            Process.adopting = None
 
 
 def root_opened(root: object) -> None:
     """A root budget is open: provider calls outside any scope are worth a warning now."""
-    with _Process.lock:
-        _Process.open_roots.add(id(root))
+    with Process.lock:
+        Process.open_roots.add(id(root))
 
 
 def root_closed(root: object) -> None:
     """Undo `root_opened`."""
-    with _Process.lock:
-        _Process.open_roots.discard(id(root))
-        _Process.warned_roots.discard(id(root))
+    with Process.lock:
+        Process.open_roots.discard(id(root))
+        Process.warned_roots.discard(id(root))
 
 
 def note_uncounted_call(provider: str) -> None:
     """A billable provider call found no scope: warn, once per open root, when somewhere in the process one is open."""
-    if not _Process.open_roots:
+    if not Process.open_roots:
         return
-    with _Process.lock:
-        if _Process.open_roots <= _Process.warned_roots:
+    with Process.lock:
+        if Process.open_roots <= Process.warned_roots:
             return
-        _Process.warned_roots |= _Process.open_roots
+        Process.warned_roots |= Process.open_roots
     error = MonitoringDegradedError(
         subsystem="integrations",
         operation="count",

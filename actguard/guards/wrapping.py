@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from actguard.context import _Process as process
+from actguard.context import Process
 from actguard.context import current_run, current_session, current_tool
 from actguard.exceptions import ActGuardUsageError
 from actguard.guards.protocol import (
@@ -95,7 +95,7 @@ def _quick_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
         scope = outer = began = None
         try:
             scope = enter(args, kwargs)
-            if ((run := current_run.get()) is not None and run.bus.watched) or process.adopting is not None:
+            if ((run := current_run.get()) is not None and run.bus.watched) or Process.adopting is not None:
                 began = began_at()
             outer = current_tool.set(name)
             try:
@@ -125,7 +125,7 @@ def _quick_coroutine_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
         scope = outer = began = None
         try:
             scope = enter(args, kwargs)
-            if ((run := current_run.get()) is not None and run.bus.watched) or process.adopting is not None:
+            if ((run := current_run.get()) is not None and run.bus.watched) or Process.adopting is not None:
                 began = began_at()
             outer = current_tool.set(name)
             try:

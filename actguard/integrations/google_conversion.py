@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from actguard.context import _Process
+from actguard.context import Process
 from actguard.exceptions import BudgetExceededError
 from actguard.integrations.metering import Settlement, Switch
 
@@ -54,7 +54,7 @@ def sync_conversion(original: Callable[..., Any], switch: Switch) -> Callable[..
 
     @functools.wraps(original)
     def convert(owner: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _Process.open_roots or not switch.applied:
+        if not Process.open_roots or not switch.applied:
             return original(owner, *args, **kwargs)
         conversion = _Conversion()
         token = _conversion.set(conversion)
@@ -72,7 +72,7 @@ def async_conversion(original: Callable[..., Awaitable[Any]], switch: Switch) ->
 
     @functools.wraps(original)
     async def convert(owner: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _Process.open_roots or not switch.applied:
+        if not Process.open_roots or not switch.applied:
             return await original(owner, *args, **kwargs)
         conversion = _Conversion()
         token = _conversion.set(conversion)

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from actguard.context import _Process, active_budget, note_uncounted_call
+from actguard.context import Process, active_budget, note_uncounted_call
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
@@ -228,7 +228,7 @@ def _connect(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]
         elif budget is not None:
             meter = LiveMeter(model, budget)
             (await admitted(budget, meter.model, Usage())).release()  # a full budget opens no session
-        elif _Process.open_roots:
+        elif Process.open_roots:
             note_uncounted_call(PROVIDER)
         async with original(live, *args, **kwargs) as session:
             meter = _meters[session] = LiveMeter(model, budget)
@@ -243,7 +243,7 @@ def _connect(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]
 def _send(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
     async def send(session: Any, *args: Any, **kwargs: Any) -> Any:
-        if switch.applied and _Process.open_roots:
+        if switch.applied and Process.open_roots:
             await _meter_of(session).send([*args, *map(_plain, kwargs.values())])
         return await original(session, *args, **kwargs)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from anyio import get_current_task
 
-from actguard.context import _Process, active_budget, current_budget
+from actguard.context import Process, active_budget, current_budget
 from actguard.integrations.metering import Switch
 from actguard.integrations.streams import MeteredAsyncIterator
 
@@ -66,7 +66,7 @@ def sync_stream(original: Callable[..., Any], switch: Switch) -> Callable[..., A
     @functools.wraps(original)
     def stream(owner: Any, *args: Any, **kwargs: Any) -> Any:
         made = original(owner, *args, **kwargs)
-        if not _Process.open_roots or not switch.applied or (budget := active_budget()) is None:
+        if not Process.open_roots or not switch.applied or (budget := active_budget()) is None:
             return made
         return _in_scope(made, budget)
 
@@ -78,7 +78,7 @@ def async_stream(original: Callable[..., Awaitable[Any]], switch: Switch) -> Cal
 
     @functools.wraps(original)
     async def stream(owner: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _Process.open_roots or not switch.applied or (budget := active_budget()) is None:
+        if not Process.open_roots or not switch.applied or (budget := active_budget()) is None:
             return await original(owner, *args, **kwargs)
         reading = _Reading.here()
         with _step(budget, reading):

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from actguard.context import _Process, active_budget, note_uncounted_call
+from actguard.context import Process, active_budget, note_uncounted_call
 from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
@@ -210,7 +210,7 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
     @functools.wraps(original)
     def request(client: Any, *args: Any, **kwargs: Any) -> Any:
         if (budget := active_budget()) is None or not switch.applied:
-            if _Process.open_roots and switch.applied:
+            if Process.open_roots and switch.applied:
                 note_if_billable(open_exchange, client, args, kwargs)
             return original(client, *args, **kwargs)
         if (exchange := opened(open_exchange, client, args, kwargs)) is None:
@@ -243,7 +243,7 @@ def async_hook(
     @functools.wraps(original)
     async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
         if (budget := active_budget()) is None or not switch.applied:
-            if _Process.open_roots and switch.applied:
+            if Process.open_roots and switch.applied:
                 note_if_billable(open_exchange, client, args, kwargs)
             return await original(client, *args, **kwargs)
         if (exchange := opened(open_exchange, client, args, kwargs)) is None:

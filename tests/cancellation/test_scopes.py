@@ -16,7 +16,7 @@ from settling import Books
 
 from actguard import context
 from actguard.client import Client
-from actguard.context import _Process
+from actguard.context import Process
 from actguard.events import RunEnd, RunStart
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.run import Run
@@ -63,7 +63,7 @@ class Story:
 
     def check(self) -> None:
         assert (context.active_run(), context.active_budget(), self.run.tree) == (None, None, None)
-        assert (_Process.adopting, _Process.open_roots, _Process.warned_roots) == (None, set(), set())
+        assert (Process.adopting, Process.open_roots, Process.warned_roots) == (None, set(), set())
         self.check_events()
         self.check_tree()
         if self.books is not None:

@@ -15,7 +15,7 @@ from conftest import Runner
 from settling import Books
 
 from actguard.client import Client
-from actguard.context import _Process
+from actguard.context import Process
 from actguard.events import Reserved, ReserveRequested
 from actguard.exceptions import ActGuardPaymentRequired
 
@@ -34,7 +34,7 @@ def check(books: Books, made: int) -> None:
     assert set(books.settled.values()) <= {1}
     assert len(books.settled) == len(books.reserved)
     assert sum(entry.input_tokens for entries in books.entries.values() for entry in entries) == made
-    assert _Process.open_roots == set()
+    assert Process.open_roots == set()
 
 
 def test_threads_that_open_join_and_leave(client: Client) -> None:
