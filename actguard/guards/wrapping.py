@@ -10,8 +10,7 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from actguard.context import Process
-from actguard.context import current_run, current_session, current_tool
+from actguard.context import Process, current_run, current_session, current_tool
 from actguard.exceptions import ActGuardUsageError
 from actguard.guards.protocol import (
     Quick,
