@@ -67,7 +67,7 @@ _CARRIED: tuple[ContextVar[Any], ...] = (current_run, current_budget, current_se
 
 
 class Process:
-    """What is process-wide. Others may read it (on hot paths that is cheaper than a call), only this module writes it."""
+    """What is process-wide: others read it (on hot paths that is cheaper than a call), only this module writes it."""
 
     lock = SettlingLock()
     adopting: Any = None
