@@ -4,6 +4,8 @@ Every call of every resource goes through the client's ``request``. It is billed
 
     POST of an API that generates      admitted, refused over budget      `OpenAIExchange`
     GET of a background answer         charged once per id, never blocked `FetchExchange`
+    files and batches                  see `actguard.integrations.openai_batches`
+    POST of what nobody can count      refused or warned about            `UncountedExchange`
     any other POST                     charged if the answer has usage    `UnknownExchange`
     everything else                    free
 """
@@ -11,12 +13,12 @@ Every call of every resource goes through the client's ``request``. It is billed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from actguard.integrations import openai_sockets
 from actguard.integrations.metering import (
-    FREE,
     Bill,
     Bound,
     Deferred,
@@ -25,7 +27,9 @@ from actguard.integrations.metering import (
     Request,
     Unknown,
 )
+from actguard.integrations.openai_batches import batch_exchange
 from actguard.integrations.openai_bound import bound_of, limit_fields, other_field
+from actguard.integrations.openai_fetch import FetchExchange, UncountedExchange, UnknownExchange
 from actguard.integrations.openai_request import (
     billed_api,
     fetched_api,
@@ -37,10 +41,11 @@ from actguard.integrations.openai_request import (
     outputs,
     spoken,
 )
-from actguard.integrations.openai_streams import ChatReader, MediaReader, OpenAIReader, ResponsesReader, RunReader
+from actguard.integrations.openai_streams import ChatReader, MediaReader, ResponsesReader, RunReader
+from actguard.integrations.openai_surfaces import uncounted_surface
 from actguard.integrations.openai_usage import PENDING, bill_of, field
 from actguard.integrations.patching import TargetsOf
-from actguard.integrations.stainless import StainlessExchange, is_a, options_of, path_of, targets
+from actguard.integrations.stainless import StainlessExchange, options_of, path_of, targets
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
 
@@ -50,25 +55,36 @@ _without_stream_options: set[str] = set()
 
 def provider_of(client: Any) -> str:
     """Who answers a client, as far as its class says; its base URL may say more."""
-    return "azure" if is_a(client, "BaseAzureClient", "AzureOpenAI", "AsyncAzureOpenAI") else "openai"
+    kind: type = type(client)
+    return _provider_of_class(kind)
+
+
+@cache
+def _provider_of_class(client_class: type) -> str:
+    names = {kind.__name__ for kind in client_class.__mro__}
+    return "azure" if names & {"BaseAzureClient", "AzureOpenAI", "AsyncAzureOpenAI"} else "openai"
 
 
 class OpenAIExchange(StainlessExchange):
     """One call that is billed when it is answered."""
 
+    _estimated: Usage | None = None
+    _stream_options: Mapping[str, Any] | None = None
+    """The user's own stream options, where we have added to them."""
+    _limited: str | None = None
+    """The field of the request that we have put an output limit into."""
+
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
         super().__init__(client, args, kwargs)
         self.provider = provider_of(client)
         self.api = api
-        self._stream_options: Mapping[str, Any] | None = None
-        """The user's own stream options, where we have added to them."""
-        self._limited: str | None = None
-        """The field of the request that we have put an output limit into."""
 
-    @cached_property
+    @property
     def estimate(self) -> Usage:
         """The input, estimated."""
-        return input_estimate(self.api, self.options, self.body)
+        if self._estimated is None:
+            self._estimated = input_estimate(self.api, self.options, self.body)
+        return self._estimated
 
     def request(self) -> Request:
         body = self.body
@@ -151,66 +167,26 @@ class OpenAIExchange(StainlessExchange):
         self.replace_in_body({"stream_options": {**asked, "include_usage": True}})
 
 
-class FetchExchange(StainlessExchange):
-    """A request whose answer may be one that was generated in the background. It costs nothing by itself."""
-
-    refusable = False
-
-    def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], api: str) -> None:
-        super().__init__(client, args, kwargs)
-        self.provider = provider_of(client)
-        self.api = api
-
-    def request(self) -> Request:
-        return Request(model="unknown", api=self.api, stream=self.streams, output_limit=0)
-
-    def failure(self, error: BaseException) -> Outcome:
-        return FREE
-
-    def bill(self, answer: Any) -> Bill | None:
-        return bill_of(answer)
-
-    def without_usage(self, answer: Any) -> Outcome:
-        answer_id = field(answer, "id")
-        if isinstance(answer_id, str) and field(answer, "status") in ("failed", "cancelled", "expired"):
-            return Bill(Usage(), id=answer_id)  # it came to nothing: give back what was held for it
-        return FREE
-
-    def reader(self) -> StreamReader:
-        return RunReader(Usage()) if self.api == "threads.runs" else ResponsesReader(Usage())
-
-
-class UnknownExchange(FetchExchange):
-    """A POST that nobody knows to be billable or free: it is not refused, and charged when its answer has usage."""
-
-    def request(self) -> Request:
-        return Request(model=model_of(self.api, self.body), api=self.api, stream=self.streams, output_limit=0)
-
-    def reader(self) -> StreamReader:
-        return _UnknownReader(Usage())
-
-
-class _UnknownReader(OpenAIReader):
-    """Any stream of events, one of which may have usage."""
-
-    def feed(self, item: Any) -> bool:
-        self._final = bill_of(item) or bill_of(field(item, "response")) or self._final
-        return True
-
-    def bill(self, complete: bool) -> Outcome:
-        return self._final
-
-
 def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
     """An exchange for a call of the client's ``request``; None when it is free."""
     options = options_of(args, kwargs)
     method, path = options.method.lower(), path_of(options)
     if method == "post" and (api := billed_api(path)) is not None:
         return OpenAIExchange(client, args, kwargs, api)
+    provider = provider_of(client)
+    if (batch := batch_exchange(method, path)) is not None:
+        return batch(client, args, kwargs, path, provider)
     if method in ("get", "post") and (api := fetched_api(method, path)) is not None:
-        return FetchExchange(client, args, kwargs, api)
-    return None if is_free(method, path) else UnknownExchange(client, args, kwargs, path)
+        return FetchExchange(client, args, kwargs, api, provider)
+    if is_free(method, path):
+        return None
+    if (what := uncounted_surface(path, options.json_data)) is not None:
+        return UncountedExchange(client, args, kwargs, path, provider, what)
+    return UnknownExchange(client, args, kwargs, path, provider)
 
 
-MODULES: dict[str, TargetsOf] = {"openai._base_client": partial(targets, open_exchange=open_exchange)}
+MODULES: dict[str, TargetsOf] = {
+    "openai._base_client": partial(targets, open_exchange=open_exchange),
+    **openai_sockets.MODULES,
+}
 """The modules of the SDK to patch, and what to wrap in them."""

@@ -45,6 +45,7 @@ _CHAT_REASONS = {
     "prediction": "predicted output is billed whatever comes of it (prediction)",
 }
 _UNBOUNDED_APIS = {
+    "decisions": "nothing limits how long its answers are",
     "responses.compact": "nothing limits how long a compaction is",
     "threads.runs": "it runs on a stored thread",
     "audio.speech": "nothing limits how long a speech is",

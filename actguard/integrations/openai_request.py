@@ -22,19 +22,18 @@ _BILLED = {
     "audio/transcriptions": "audio.transcriptions",
     "audio/translations": "audio.translations",
     "threads/runs": "threads.runs",
+    "decisions": "decisions",
 }
 _BILLED_BELOW = re.compile(
     rf"(?:^|/)(?:(?P<fixed>{'|'.join(sorted(_BILLED, key=len, reverse=True))})"
     r"|(?P<run>threads/[^/]+/runs(?:/[^/]+/submit_tool_outputs)?))$"
 )
-_FETCHED = re.compile(
-    r"(?:^|/)(?:(?P<responses>responses)/[^/]+|threads/[^/]+/(?P<runs>runs)/[^/]+|(?P<batches>batches)/[^/]+)$"
-)
+_FETCHED = re.compile(r"(?:^|/)(?:(?P<responses>responses)/[^/]+|threads/[^/]+/(?P<runs>runs)/[^/]+)$")
 _CHANGED = re.compile(
     r"(?:^|/)(?:(?P<responses>responses)/[^/]+/cancel|threads/[^/]+/(?P<runs>runs)/[^/]+(?:/cancel)?)$"
 )
 _FREE = re.compile(r"(?:^|/)(?:moderations|responses/input_tokens|chat/completions/[^/]+)$")
-_FETCHED_APIS = {"responses": "responses", "runs": "threads.runs", "batches": "batches"}
+_FETCHED_APIS = {"responses": "responses", "runs": "threads.runs"}
 
 _DEFAULT_MODELS = {"images": "dall-e-2"}
 

@@ -376,7 +376,6 @@ def test_what_does_not_generate_is_not_billed(path: str) -> None:
         ("post", "responses/resp_1/cancel", "responses"),
         ("get", "threads/thread_1/runs/run_1", "threads.runs"),
         ("post", "threads/thread_1/runs/run_1/cancel", "threads.runs"),
-        ("get", "batches/batch_1", "batches"),
         ("get", "responses/resp_1/input_items", None),
         ("get", "threads/thread_1/runs/run_1/steps", None),
         ("get", "models", None),

@@ -1,0 +1,329 @@
+"""Metering the WebSocket connections of the OpenAI SDK: Responses, realtime and, as far as they can be, the others.
+
+The SDK's connection objects send and receive in several ways (typed and raw, queued, through lanes, by a thread of
+their own), and all of them end in ``send``, ``recv`` and ``close`` of the one connection of the websockets library
+below them. Those three are replaced on that one object as soon as the SDK's object is used; a connection that the SDK
+makes anew after a loss gets them, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from actguard.context import Process, active_budget, note_uncounted_call
+from actguard.exceptions import ActGuardError, BudgetExceededError
+from actguard.guards.budget import BudgetGuard
+from actguard.integrations.degraded import NOT_COUNTED, report
+from actguard.integrations.metering import Call, Switch, question
+from actguard.integrations.openai_turns import (
+    Conversation,
+    RealtimeConversation,
+    TurnExchange,
+    parsed,
+    read,
+    written,
+)
+from actguard.integrations.patching import Target, TargetsOf
+from actguard.scope import step
+
+_CONVERSATIONS: Mapping[str, type[Conversation]] = {
+    "ResponsesConnection": Conversation,
+    "RealtimeConnection": RealtimeConversation,
+}
+_UNCOUNTED = {
+    "TranslationsConnection": "realtime translations",
+    "LiveConnection": "live sessions",
+    "SidebandConnection": "live sessions",
+    "ForksConnection": "live sessions",
+}
+_METER = "actguard_meter"
+_COMMANDS = ("response.", "input_audio_buffer.append", "session.", "conversation.item.create")
+
+
+class SocketMeter:
+    """One connection between the SDK and its conversation. Its lock is held only while nothing waits."""
+
+    def __init__(self, conversation: Conversation | None, uncounted: str | None, provider: str) -> None:
+        self.conversation = conversation
+        self.uncounted = uncounted
+        self.provider = provider
+        self.lock = threading.RLock()
+
+    def budget(self) -> BudgetGuard | None:
+        """The scope that pays for what is sent here and now."""
+        budget: BudgetGuard | None = active_budget()
+        if budget is None and Process.open_roots:
+            note_uncounted_call(self.provider)
+        return budget
+
+    def sending(self, message: object, budget: BudgetGuard | None) -> TurnExchange | None:
+        """A message will be sent: an exchange when it has to be admitted.
+
+        Raises:
+            GuardError: it cannot be counted, and the scope needs to know what it costs.
+        """
+        conversation = self.conversation
+        if conversation is None:
+            if budget is not None and self.uncounted is not None:
+                budget.note_uncounted(self.provider, self.uncounted)
+            return None
+        with self.lock:
+            if budget is not None:
+                conversation.budget = budget
+            try:
+                event = parsed(message)
+                exchange = conversation.sending(event) if event else None
+            except Exception as problem:  # noqa: BLE001  a message that cannot be read is the SDK's to judge
+                report("read a message", self.provider, problem, NOT_COUNTED)
+                return None
+            if exchange is not None and budget is None:
+                conversation.budget = None
+                return None
+            return exchange
+
+    def admitted(self, budget: BudgetGuard, exchange: TurnExchange, ticket: Any) -> Call:
+        """The call was admitted: from now on its answer may arrive."""
+        with self.lock:
+            call = Call(budget, exchange, ticket)
+            call.answered(None)
+            return call
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """It was not sent."""
+        with self.lock:
+            call.failed(error)
+
+    def received(self, message: object) -> Mapping[str, Any] | None:
+        """A message has arrived; what to send in turn, see `Conversation.received`."""
+        if self.conversation is None:
+            return None
+        with self.lock:
+            return read(self.conversation, message)
+
+    def due(self) -> BudgetExceededError | None:
+        """The crossing to raise before the next message is waited for: all answers on their way have arrived."""
+        conversation = self.conversation
+        if conversation is None or conversation.due is None:
+            return None
+        with self.lock:
+            if conversation.busy:
+                return None
+            error, conversation.due = conversation.due, None
+            return error
+
+    def closed(self) -> BudgetExceededError | None:
+        """The connection has ended; the crossing to raise, if one is left."""
+        if self.conversation is None:
+            return None
+        with self.lock:
+            return self.conversation.closed()
+
+
+def attach(connection: Any, switch: Switch) -> None:
+    """Have the connection below an object of the SDK metered, if it is not. Costs a look when it is."""
+    socket = getattr(connection, "_connection", None)
+    if socket is None or not switch.applied or _METER in vars(socket):
+        return
+    try:
+        meter = vars(connection).get(_METER)
+        if meter is None:
+            meter = vars(connection)[_METER] = _meter_for(connection, socket)
+        else:
+            meter.closed()  # the one before it was lost
+        drive = _drive_async if inspect.iscoroutinefunction(type(socket).recv) else _drive
+        vars(socket).update(drive(socket, meter, switch))
+        vars(socket)[_METER] = meter
+    except Exception as problem:  # noqa: BLE001  the connection works without us
+        report("meter a connection", "openai", problem, NOT_COUNTED)
+
+
+def _meter_for(connection: Any, socket: Any) -> SocketMeter:
+    name = type(connection).__name__.removeprefix("Async")
+    request = getattr(socket, "request", None)
+    host = "" if request is None else str(request.headers.get("Host") or "")
+    url = urlsplit(f"wss://{host}{'' if request is None else request.path}")
+    query = parse_qs(url.query)
+    model = next((query[name][0] for name in ("model", "deployment") if name in query), None)
+    provider = "azure" if "azure" in (url.hostname or "") else "openai"
+    make = _CONVERSATIONS.get(name)
+    base_url = f"https://{host}/v1" if host else None
+    conversation = None if make is None else make(provider, base_url, model)
+    return SocketMeter(conversation, _UNCOUNTED.get(name), provider)
+
+
+def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callable[..., Any]]:
+    """The three methods of a connection that blocks."""
+    kind, this = type(socket), weakref.ref(socket)
+
+    def send(message: Any, *args: Any, **kwargs: Any) -> Any:
+        socket = this()
+        if not switch.applied:
+            return kind.send(socket, message, *args, **kwargs)
+        budget = meter.budget()
+        if budget is not None and not budget.ready:
+            budget.wait_ready()
+        exchange = meter.sending(message, budget)
+        if exchange is None or budget is None:
+            return kind.send(socket, message, *args, **kwargs)
+        asked = question(budget, exchange)
+        ticket = step(budget.admit_in_turn(asked)) if budget.waits else budget.admit(asked)
+        call = meter.admitted(budget, exchange, ticket)
+        try:
+            return kind.send(socket, _message(exchange, message), *args, **kwargs)
+        except BaseException as error:
+            meter.failed(call, error)
+            raise
+
+    def recv(*args: Any, **kwargs: Any) -> Any:
+        socket = this()
+        if (error := meter.due()) is not None:
+            raise error
+        try:
+            message = kind.recv(socket, *args, **kwargs)
+        except Exception as ended:  # noqa: BLE001  raised again, or what it stands for
+            raise _end(meter, ended) from None
+        command = meter.received(message) if switch.applied else None
+        if command:
+            kind.send(socket, written(command))
+        elif command is not None:
+            kind.close(socket)
+        return message
+
+    def close(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return kind.close(this(), *args, **kwargs)
+        finally:
+            meter.closed()
+
+    return {"send": send, "recv": recv, "close": close}
+
+
+def _drive_async(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callable[..., Any]]:
+    """`_drive` with an ``await`` in the right places."""
+    kind, this = type(socket), weakref.ref(socket)
+
+    async def send(message: Any, *args: Any, **kwargs: Any) -> Any:
+        socket = this()
+        if not switch.applied:
+            return await kind.send(socket, message, *args, **kwargs)
+        budget = meter.budget()
+        if budget is not None and not budget.ready:
+            await budget.await_ready()
+        exchange = meter.sending(message, budget)
+        if exchange is None or budget is None:
+            return await kind.send(socket, message, *args, **kwargs)
+        asked = question(budget, exchange)
+        ticket = await budget.admit_in_turn(asked) if budget.waits else budget.admit(asked)
+        call = meter.admitted(budget, exchange, ticket)
+        try:
+            return await kind.send(socket, _message(exchange, message), *args, **kwargs)
+        except BaseException as error:
+            meter.failed(call, error)
+            raise
+
+    async def recv(*args: Any, **kwargs: Any) -> Any:
+        socket = this()
+        if (error := meter.due()) is not None:
+            raise error
+        try:
+            message = await kind.recv(socket, *args, **kwargs)
+        except Exception as ended:  # noqa: BLE001  raised again, or what it stands for
+            raise _end(meter, ended) from None
+        command = meter.received(message) if switch.applied else None
+        if command:
+            await kind.send(socket, written(command))
+        elif command is not None:
+            await kind.close(socket)
+        return message
+
+    async def close(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await kind.close(this(), *args, **kwargs)
+        finally:
+            meter.closed()
+
+    return {"send": send, "recv": recv, "close": close}
+
+
+def _message(exchange: TurnExchange, message: Any) -> Any:
+    """What is sent: the caller's own message, unless a limit was put into it."""
+    return written(exchange.event) if exchange.changed else message
+
+
+def _end(meter: SocketMeter, ended: Exception) -> Exception:
+    """What to raise where receiving raised ``ended``: a crossing, when that ended the connection and one is left."""
+    if not any(kind.__name__ == "ConnectionClosed" for kind in type(ended).__mro__):
+        return ended  # a timeout: the connection goes on
+    return meter.closed() or ended
+
+
+def attaching(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """A method of the SDK's connection object, coroutine function or not, that meters the connection first."""
+
+    @functools.wraps(original)
+    def method(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        attach(connection, switch)
+        return original(connection, *args, **kwargs)
+
+    return method
+
+
+def lane_send(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """Sending through a lane of a Responses session: a refusal leaves the lane as it was."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def send_async(lane: Any, *args: Any, **kwargs: Any) -> Any:
+            attach(lane._session.connection, switch)
+            before = lane._state.in_flight
+            try:
+                return await original(lane, *args, **kwargs)
+            except ActGuardError:
+                lane._state.in_flight = before
+                raise
+
+        return send_async
+
+    @functools.wraps(original)
+    def send(lane: Any, *args: Any, **kwargs: Any) -> Any:
+        attach(lane._session.connection, switch)
+        before = lane._state.in_flight
+        try:
+            return original(lane, *args, **kwargs)
+        except ActGuardError:
+            lane._state.in_flight = before
+            raise
+
+    return send
+
+
+def connection_targets(module: ModuleType) -> Iterator[Target]:
+    """What to wrap in a module that defines connections: how they send, receive and flush what was queued."""
+    for owner in vars(module).values():
+        if not isinstance(owner, type) or owner.__module__ != module.__name__:
+            continue
+        if owner.__name__.endswith(("Connection", "ConnectionBase")):
+            for name in ("send", "recv_bytes", "_send", "_flush_send_queue"):
+                if name in vars(owner):
+                    yield Target(owner, name, attaching)
+        elif owner.__name__.endswith("ResponsesWebSocketLane"):
+            yield Target(owner, "send", lane_send)
+
+
+_RESOURCES = ("responses.responses", "realtime.realtime", "realtime.translations.translations")
+_LIVE = ("live.live", "live.sideband", "live.forks")
+MODULES: dict[str, TargetsOf] = {
+    "openai._websocket_connection": connection_targets,
+    "openai.lib.responses_websocket._session": connection_targets,
+    **{f"openai.resources.{name}": connection_targets for name in (*_RESOURCES, *_LIVE)},
+    "openai.resources.beta.responses.responses": connection_targets,
+    "openai.resources.beta.realtime.realtime": connection_targets,
+}
+"""The modules of the SDK that define connections, in whichever version has them."""
