@@ -7,10 +7,11 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from actguard import clock
 from actguard.doctor.deadline import Deadline
@@ -63,8 +64,11 @@ async def reach(address: Address, deadline: Deadline, found: Callable[[Finding],
     Raises:
         Broken: the gateway cannot be reached.
     """
-    numbers = await _look_up(address, deadline, found)
-    number = await _connect(address, numbers, deadline, found)
+    try:
+        numbers = await _look_up(address, deadline, found)
+        number = await _connect(address, numbers, deadline, found)
+    except Broken as broken:
+        raise Broken(_with_proxy_in_mind(broken.finding, address)) from None
     if address.secure:
         found(await _shake_hands(address, number, deadline))
     else:
@@ -145,6 +149,15 @@ def _no_connection(address: Address, error: Exception, limit: float) -> Finding:
         f"{address.place} cannot be reached: {why}",
         f"Check the network of this machine, and gateway_url (from {address.url_source}).",
     )
+
+
+def _with_proxy_in_mind(finding: Finding, address: Address) -> Finding:
+    """Where a network lets nothing out but by its proxy, that is why: the gateway is asked directly."""
+    variable = "https_proxy" if address.secure else "http_proxy"
+    if variable.removesuffix("_proxy") not in getproxies_environment():
+        return finding
+    advice = f"{finding.fix} {variable.upper()} is set here, but gateways are asked directly, without a proxy."
+    return replace(finding, fix=advice)
 
 
 async def _shake_hands(address: Address, number: str, deadline: Deadline) -> Finding:

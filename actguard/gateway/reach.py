@@ -18,6 +18,10 @@ _OWN_AUTHORITY = (
     "Put the certificate of your authority into a file and set SSL_CERT_FILE to its path, or use a certificate of a "
     "public authority."
 )
+_STRICT = (
+    "Python 3.13 and later want certificates to the letter of RFC 5280: issue it, or that of its authority, anew with "
+    "what is named here."
+)
 _CERTIFICATE_HELP = {
     9: "It is not valid yet: check the clock of this machine.",
     10: "It has expired: renew it, and check the clock of this machine.",
@@ -27,6 +31,7 @@ _CERTIFICATE_HELP = {
     21: f"Its authority is not known here. {_OWN_AUTHORITY}",
     62: "It is made out to another host: use the host name of the certificate in gateway_url.",
     64: "It is made out to another host: use the host name of the certificate in gateway_url.",
+    **dict.fromkeys(range(79, 95), _STRICT),
 }
 """What to do, by OpenSSL's number for what is wrong."""
 

@@ -45,7 +45,8 @@ QUICK = ("--only", "configuration", "--only", "gateway", "--only", "spool")
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No configuration of the machine that the tests run on."""
-    for name in ("ACTGUARD_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+    proxies = (name for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()))
+    for name in ("ACTGUARD_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", *proxies):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
 
@@ -227,6 +228,13 @@ def test_a_gateway_that_is_down(doctor: Any) -> None:
     assert (said.exit_code, said.unwell) == (1, {"connection": "problem"})
     assert "connection refused" in said.findings["connection"].message
     assert "--gateway-url" in said.findings["connection"].fix
+
+
+def test_a_proxy_that_is_not_asked_is_told(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LoopbackGateway() as gateway:
+        pass
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
+    assert "HTTP_PROXY is set here" in doctor(*asked(gateway)).findings["connection"].fix
 
 
 def test_a_name_that_nobody_knows(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +440,10 @@ def test_a_spool_that_is_not_there_yet(doctor: Any, gateway: LoopbackGateway, tm
     said = spool_said(doctor, gateway, tmp_path / "spool.db")
     assert (said.exit_code, said.status("file")) == (0, "ok")
     assert list(tmp_path.iterdir()) == []
-    assert spool_said(doctor, gateway, tmp_path / "nowhere" / "spool.db").findings["file"].fix == f"Make it: mkdir -p {tmp_path}/nowhere"
+    assert (
+        spool_said(doctor, gateway, tmp_path / "nowhere" / "spool.db").findings["file"].fix
+        == f"Make it: mkdir -p {tmp_path}/nowhere"
+    )
     assert spool_said(doctor, gateway, tmp_path).status("file") == "problem"
 
 
