@@ -16,7 +16,7 @@ from actguard.context import active_budget
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.charging import Ticket
 from actguard.guards.dividing import Part, divided
-from actguard.integrations.metering import Bill
+from actguard.integrations.metering import Bill, Unknown
 from actguard.integrations.settlement import Settlement
 from actguard.locks import SettlingLock
 
@@ -44,8 +44,8 @@ class Batches:
             self._of(batch_id).update(zip(parts, tickets, strict=True))
         settlement.release()
 
-    def result(self, settlement: Settlement, batch_id: str, name: str, bill: Bill | None) -> None:
-        """The result of a request was read: charge it, once; None: it was not billed.
+    def result(self, settlement: Settlement, batch_id: str, name: str, bill: Bill | Unknown | None) -> None:
+        """The result of a request was read: charge it, once; None: it was not billed, `Unknown`: it does not say.
 
         A crossing is raised by ``settlement``, the one of the call that reads the results.
         """
@@ -61,8 +61,8 @@ class Batches:
         if bill is None:
             return
         if ticket is None:
-            ticket = divided(settlement.ticket, [Part(bill.model or "unknown")])[0]
-        settlement.crossed(_charged(ticket, bill))
+            ticket = divided(settlement.ticket, [Part((isinstance(bill, Bill) and bill.model) or "unknown")])[0]
+        settlement.crossed(ticket.charge_estimate() if isinstance(bill, Unknown) else _charged(ticket, bill))
 
     def whole(self, settlement: Settlement, batch_id: str, bill: Bill) -> None:
         """What all its requests did cost together is known before their results: charge that, once."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from actguard.integrations import google_interactions, google_live
 from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.google_batches import open_batch
 from actguard.integrations.google_bound import bound_of, merged
 from actguard.integrations.google_conversion import (
     async_conversion,
@@ -23,9 +24,12 @@ from actguard.integrations.google_conversion import (
     conversion_takes,
     sync_conversion,
 )
+from actguard.integrations.google_failures import outcome_of
+from actguard.integrations.google_grounding import grounding, searches_of
 from actguard.integrations.google_options import argument, attempts, extra_body, limits_for_all, with_limit
 from actguard.integrations.google_request import APIS, billed_call, candidates, estimate, output_limit
 from actguard.integrations.google_streams import async_stream, reads_from, sync_stream
+from actguard.integrations.google_surfaces import UncountedExchange, uncounted_surface, uncounted_tool
 from actguard.integrations.google_usage import (
     StreamedContent,
     generated_text,
@@ -35,7 +39,6 @@ from actguard.integrations.google_usage import (
     read_usage,
 )
 from actguard.integrations.metering import (
-    FREE,
     Bill,
     Bound,
     Exchange,
@@ -43,7 +46,6 @@ from actguard.integrations.metering import (
     Request,
     Settlement,
     Switch,
-    Unknown,
     async_hook,
     sync_hook,
 )
@@ -53,8 +55,6 @@ from actguard.integrations.transport import was_sent
 from actguard.money.usage import Usage
 
 PROVIDER = "google"
-_RETRIED = frozenset({"TimeoutException", "ClientOSError", "ServerDisconnectedError"})
-"""Errors after sending for which the SDK tries again."""
 
 
 class GoogleExchange(Exchange):
@@ -75,6 +75,7 @@ class GoogleExchange(Exchange):
         self.model = model
         self.method = method
         self.body = body
+        self.uncounted = uncounted_tool(body)
 
     @cached_property
     def estimate(self) -> Usage:
@@ -126,8 +127,10 @@ class GoogleExchange(Exchange):
         estimated = usage is None
         if usage is None:
             usage = self._uncounted(answer)
+        model = model_of(answer)
+        usage = usage + grounding(searches_of(answer), model or self.model)
         context = price_context(block, self.body)
-        return Bill(usage, model=model_of(answer), context=context, estimated=estimated and not usage.is_zero)
+        return Bill(usage, model=model, context=context, estimated=estimated and not usage.is_zero)
 
     def _uncounted(self, answer: Any) -> Usage:
         """The usage of an answer without counts: a refused prompt costs nothing, the rest what it looks like."""
@@ -152,13 +155,16 @@ class ContentReader(StreamReader):
     def __init__(self, exchange: GoogleExchange) -> None:
         self._exchange = exchange
         self._content = StreamedContent()
+        self._searches = 0
 
     @property
     def text(self) -> str:
         return self._content.text
 
     def feed(self, item: Any) -> bool:
-        self._content.feed(decoded(item))
+        chunk = decoded(item)
+        self._content.feed(chunk)
+        self._searches = max(self._searches, searches_of(chunk))
         self.output_seen = self._content.output_tokens
         return True
 
@@ -169,6 +175,7 @@ class ContentReader(StreamReader):
         final = content.complete or (complete and (bool(content.block) or content.refused))
         if not final and not (usage is not None and usage.input_tokens):
             usage = self._exchange.estimate + (usage or Usage())
+        usage = (usage or Usage()) + grounding(self._searches, content.model or self._exchange.model)
         context = price_context(content.block, self._exchange.body)
         return Bill(usage or Usage(), model=content.model, context=context, estimated=not final)
 
@@ -184,25 +191,14 @@ def decoded(answer: Any) -> Any:
         return None  # the SDK is about to say so itself
 
 
-def outcome_of(error: BaseException, attempts: int = 1) -> Outcome:
-    """What a call that ended in ``error`` did cost: an error answer nothing, a lost one nobody knows."""
-    if isinstance(getattr(error, "code", None), int) and any(
-        kind.__name__ == "APIError" for kind in type(error).__mro__
-    ):
-        return FREE
-    if not was_sent(error):
-        return FREE
-    retried = isinstance(error, Exception) and any(kind.__name__ in _RETRIED for kind in type(error).__mro__)
-    return Unknown(attempts if retried else 1)
-
-
-def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GoogleExchange | None:
-    """An exchange for a request that is billed when it is made; None for counting, caching, files, batches, lists."""
-    if str(argument(args, kwargs, 0, "http_method")).lower() != "post":
-        return None
-    call = billed_call(argument(args, kwargs, 1, "path"))
-    if call is None:
-        return None
+def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
+    """An exchange for a request that may be billed; None for counting, files, lists and what else is free."""
+    method = str(argument(args, kwargs, 0, "http_method")).lower()
+    path = str(argument(args, kwargs, 1, "path"))
+    if method != "post" or (call := billed_call(path)) is None:
+        if method == "post" and (uncounted := uncounted_surface(path)) is not None:
+            return UncountedExchange(client, args, kwargs, uncounted)
+        return open_batch(client, args, kwargs, method, path)
     body = argument(args, kwargs, 2, "request_dict")
     return GoogleExchange(client, args, kwargs, *call, body if isinstance(body, Mapping) else {})
 
@@ -273,6 +269,11 @@ def _chats_targets(module: ModuleType) -> Iterator[Target]:
     yield Target(module.Chat, "send_message_stream", sync_stream)
     yield Target(module.AsyncChat, "send_message_stream", async_stream)
 
+def _batches_targets(module: ModuleType) -> Iterator[Target]:
+    yield Target(module.Batches, "get", sync_conversion)
+    yield Target(module.AsyncBatches, "get", async_conversion)
+
+
 
 def _continuation_targets(module: ModuleType) -> Iterator[Target]:
     """Older versions do not take up streams again."""
@@ -288,4 +289,5 @@ MODULES: dict[str, TargetsOf] = {
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
     **google_live.MODULES,
+    "google.genai.batches": _batches_targets,
 }
