@@ -219,7 +219,8 @@ class GuardBlocked(ScopedEvent):
     severity: Severity = "warning"
     outcome: Outcome = "blocked"
     guard_name: str
-    """"rate_limit", "circuit_breaker", "max_attempts", "idempotent", "prove", "enforce", "policy"."""
+    """"rate_limit", "circuit_breaker", "max_attempts", "idempotent", "prove", "enforce", "policy"; "budget" for a
+    model call whose cost is not known or not bounded."""
     error_type: str
     """Class name of the refusal."""
     error_message: str = ""

@@ -9,19 +9,15 @@ from typing import Any
 from anyio import to_thread
 
 from actguard import context
-from actguard.bus import NOBODY
 from actguard.context import ScopeIdentity
-from actguard.events import CallEntry, Reserved, ReserveRequested, SettleRequested, new_id
+from actguard.events import CallEntry, GuardBlocked, Reserved, SettleRequested, new_id
 from actguard.exceptions import (
     ActGuardRuntimeContextError,
-    ActGuardRuntimeError,
-    ActGuardToolError,
     ActGuardUsageError,
     BudgetClientMismatchError,
     BudgetConfigurationError,
-    BudgetTransportError,
+    GuardError,
     MissingRuntimeContextError,
-    MonitoringDegradedError,
     NestedBudgetGuardError,
 )
 from actguard.guards.admission import Asked, Desk, Manners
@@ -30,15 +26,14 @@ from actguard.guards.arguments import usd_limit as checked_usd_limit
 from actguard.guards.charging import Ticket
 from actguard.guards.figures import BudgetFigures
 from actguard.guards.parts import Parts
+from actguard.guards.reservation import degraded, note_late_spending, reserve, settle
 from actguard.guards.run import Run
-from actguard.guards.tree import NOT_BILLED, Tree, raises
+from actguard.guards.tree import Tree, raises
 from actguard.money.amounts import as_written
 from actguard.money.tariff import CU_PER_USD, usd_to_cu
 from actguard.rules import ledger
 from actguard.rules.ledger import Account, Charge, Limits, LimitType, RowKey
 from actguard.scope import Scope
-
-CLIENT_CLOSED = "runtime.client_closed"
 
 
 class _OpenerLeft(Exception):
@@ -220,7 +215,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
                 self.account = self._new_account()
                 continue
             except TimeoutError:
-                self._degraded("join", "timeout")
+                degraded(self._parts.bus, "join", "timeout")
             except BaseException as error:
                 if tree.opening.done and run.tree is tree:  # it is open, and this path was cancelled
                     await self._leave_root(run, error)
@@ -240,11 +235,10 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         self.on_crossing, self.enforcement, self._manners = root.on_crossing, root.enforcement, root._manners
 
     async def _open(self, run: Run, tree: Tree) -> None:
-        bus = self._parts.bus
-        if bus.concerns(SettleRequested):
+        if self._parts.bus.concerns(SettleRequested):
             tree.entries = []
         try:
-            verdict = await self._reserve(run) if bus.concerns(ReserveRequested) else NOBODY
+            verdict = await reserve(self._parts, run.run_id, self, self._limits)
         except BaseException as error:
             with run.lock:
                 run.tree = None
@@ -259,25 +253,6 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         context.root_opened(tree)
         tree.opening.answer(None)
 
-    async def _reserve(self, run: Run) -> Any:
-        request = ReserveRequested(
-            run_id=run.run_id,
-            user_id=self.user_id,
-            scope_id=self.scope_id,
-            usd_limit=self._limits.usd,
-            cost_limit=self._limits.cost,
-            plan_key=self.plan_key,
-        )
-        try:
-            verdict = await self._parts.bus.ask(request, self._parts.budget_timeout_s)
-        except TimeoutError:
-            verdict = NOBODY
-            if not self._parts.fails_closed:
-                self._degraded("reserve", "timeout")
-        if verdict is NOBODY and self._parts.fails_closed:
-            raise BudgetTransportError("The gateway could not be asked in time to reserve a budget.")
-        return verdict
-
     async def _leave_root(self, run: Run, error: BaseException | None) -> None:
         tree: Tree = self.tree
         with run.lock:
@@ -289,42 +264,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
                 run.tree = None
         context.root_closed(tree)
         tree.close_books(None)
-        bus = self._parts.bus
-        if not bus.concerns(SettleRequested) and tree.reserve_id is None:
-            return
-        with tree.lock:
-            entries, tree.entries = tree.entries or [], None
-        request = SettleRequested(
-            run_id=run.run_id,
-            user_id=tree.guard.user_id,
-            scope_id=tree.guard.scope_id,
-            reserve_id=tree.reserve_id,
-            entries=tuple(entry for entry in entries if entry != NOT_BILLED),
-        )
-        try:
-            verdict = await bus.ask(request, self._parts.budget_timeout_s)
-        except TimeoutError:
-            self._degraded("settle", "timeout", "The settlement goes on in the background.")
-        except (ActGuardRuntimeError, ActGuardToolError) as refusal:
-            if error is None and refusal.code != CLIENT_CLOSED:
-                raise
-            bus.unheard("settle", refusal)
-        except Exception as bug:  # noqa: BLE001  what the answerer raises by mistake is no verdict on this scope
-            self._degraded("settle", type(bug).__name__, "Whether the budget scope was settled is not known.")
-        else:
-            if verdict is NOBODY and tree.reserve_id is not None:
-                summary = "The client was closed before the budget scope was left: what it used is not settled."
-                self._degraded("settle", "client_closed", summary)
-
-    def _degraded(self, operation: str, failure_kind: str, summary: str = "") -> None:
-        self._parts.bus.degraded(
-            MonitoringDegradedError(
-                subsystem="budget",
-                operation=operation,
-                failure_kind=failure_kind,
-                summary=summary or "The run goes on with local limits only.",
-            )
-        )
+        await settle(self._parts, run.run_id, tree.guard, tree, error)
 
     def _check_same_settings(self, root: BudgetGuard) -> None:
         """A path that joins the root may leave a setting out, but not change it."""
@@ -391,7 +331,11 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         Raises:
             GuardError: (code ``UNPRICED_CALL``) this scope's limits are hard, or ``on_unpriced`` is ``"raise"``.
         """
-        self._parts.note_uncounted(provider, what, hard=self.bounds and not self._manners.allow_unbounded)
+        try:
+            self._parts.note_uncounted(provider, what, hard=self.bounds and not self._manners.allow_unbounded)
+        except GuardError as refusal:
+            self._announce(refusal)
+            raise
 
     def admit(self, asked: Asked) -> Ticket:
         """Admit one provider call, with a hold of what it may cost; the caller charges or releases the ticket.
@@ -401,13 +345,42 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
                 has no room for what the call can cost.
             GuardError: its cost is not known (code ``UNPRICED_MODEL``) or not bounded (``UNBOUNDED_CALL``).
         """
-        ticket: Ticket = self._desk.admit(asked)
+        if self.tree.closed:
+            note_late_spending(self._parts.bus, self.tree)
+        try:
+            ticket: Ticket = self._desk.admit(asked)
+        except GuardError as refusal:
+            self._announce(refusal)
+            raise
         return ticket
 
     async def admit_in_turn(self, asked: Asked) -> Ticket:
         """The same as `admit`, for a scope that `waits`: while only other calls' holds are in the way, it waits."""
-        ticket: Ticket = await self._desk.admit_in_turn(asked)
+        if self.tree.closed:
+            note_late_spending(self._parts.bus, self.tree)
+        try:
+            ticket: Ticket = await self._desk.admit_in_turn(asked)
+        except GuardError as refusal:
+            self._announce(refusal)
+            raise
         return ticket
+
+    def _announce(self, refusal: GuardError) -> None:
+        """A call was refused for what it is; that a scope is full is announced where the limit is found reached."""
+        bus = self._parts.bus
+        if bus.wants(GuardBlocked):
+            bus.publish(
+                GuardBlocked(
+                    run_id=self.run_id,
+                    user_id=self.user_id,
+                    tool_name=context.current_tool.get(),
+                    guard_name="budget",
+                    error_type=type(refusal).__name__,
+                    error_message=str(refusal),
+                    figures={"code": refusal.code, **refusal.details},
+                    **self.identity(),
+                )
+            )
 
     @property
     def waits(self) -> bool:
@@ -422,6 +395,8 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
     def add_cost(self, name: str, usd: Decimal) -> None:
         """Charge an outside cost; see `actguard.add_cost`."""
         tree: Tree = self.tree
+        if tree.closed:
+            note_late_spending(self._parts.bus, tree)
         cu = usd_to_cu(usd, tree.cu_per_usd)
         charge = Charge(RowKey("custom", name, self.name, context.current_tool.get(), False), usd=usd, cost=cu, calls=0)
         with tree.lock:

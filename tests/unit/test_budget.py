@@ -17,7 +17,7 @@ from conftest import Runner
 import actguard
 from actguard import context
 from actguard.client import Client
-from actguard.events import BudgetBlocked, LlmUsage
+from actguard.events import BudgetBlocked, GuardBlocked, LlmUsage
 from actguard.exceptions import (
     ActGuardRuntimeContextError,
     ActGuardUsageError,
@@ -710,6 +710,15 @@ def test_a_cut_stream_is_reported_although_its_exact_usage_is_below_the_limit(cl
     assert len(events.pending()) == 1
 
 
+def test_a_provisional_charge_publishes_no_event(client: Client) -> None:
+    with client.run(), client.bus.subscribe(LlmUsage) as events, client.budget_guard() as root:
+        with client.budget_guard():
+            stream = admitted(context.active_budget(), 10, stream=True)
+        assert (root.tokens_used, events.pending()) == (10, [])
+        stream.charge(used(10, 5))
+        assert [event.output_tokens for event in events.pending()] == [5]
+
+
 def test_a_stream_in_a_scope_that_returns_is_cut_without_an_error(client: Client) -> None:
     part = client.budget_guard(token_limit=50, on_crossing="return")
     with client.run(), client.budget_guard(token_limit=100, name="all"), part:
@@ -796,9 +805,11 @@ def charge_twice(budget: BudgetGuard) -> None:
 
 def test_an_unpriced_model_can_be_refused() -> None:
     with Client(on_unpriced="raise") as client, client.run(), client.budget_guard(usd_limit=1) as budget:
-        with pytest.raises(GuardError) as caught:
+        with pytest.raises(GuardError) as caught, client.bus.subscribe(GuardBlocked) as events:
             admitted(budget, model="no-such-model")
         assert caught.value.code == "UNPRICED_MODEL"
+        [blocked] = events.pending()
+        assert (blocked.figures["code"], blocked.figures["model"]) == ("UNPRICED_MODEL", "no-such-model")
         assert (budget.account.held.tokens, budget.tree.open_calls) == (0, set())
 
 

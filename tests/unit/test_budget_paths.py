@@ -540,6 +540,46 @@ def test_a_task_that_outlives_its_scope_opens_a_new_one_where_the_run_is_now(cli
     asyncio.run(main())
 
 
+def test_what_is_spent_below_a_settled_root_is_counted_and_said_not_to_be_settled(client: Client) -> None:
+    books = Books(client)
+
+    async def main() -> None:
+        inside, over = asyncio.Event(), asyncio.Event()
+
+        async def straggler() -> BudgetGuard:
+            async with client.budget_guard(name="nested") as nested:
+                charged(nested, CENT)
+                inside.set()
+                await over.wait()
+                charged(nested, CENT)
+                actguard.add_cost("maps", "0.01")
+                return nested
+
+        async with client.run():
+            async with client.budget_guard(usd_limit=1) as root:
+                task = asyncio.create_task(straggler())
+                await inside.wait()
+            over.set()
+            nested = await task
+        assert (nested.usd_used, root.usd_used) == (0.03, 0.03)
+
+    with pytest.warns(ActGuardMonitoringWarning, match="had been left and settled") as warned:
+        asyncio.run(main())
+    assert len(warned) == 1
+    assert list(books.settled.values()) == [1]
+    [entries] = books.entries.values()
+    assert len(entries) == 1
+
+
+def test_what_is_spent_below_a_root_that_was_left_is_no_matter_without_a_gateway(client: Client) -> None:
+    with client.run(), client.budget_guard(usd_limit=1) as root:
+        nested = client.budget_guard(name="nested").__enter__()
+        root.__exit__(None, None, None)
+        charged(nested, CENT)
+        nested.__exit__(None, None, None)
+    assert root.usd_used == 0.01
+
+
 def test_adopted_threads_charge_and_join_the_root(client: Client) -> None:
     def work() -> None:
         charged(context.active_budget(), CENT)

@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from conftest import Runner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actguard.client import Client
+from actguard.events import BudgetBlocked, GuardBlocked
 from actguard.exceptions import BudgetExceededError, GuardError
 from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
@@ -338,6 +340,32 @@ def test_a_call_without_a_bound_is_refused_with_the_reason(client: Client) -> No
         with pytest.raises(GuardError, match="nothing is known about its cost"):
             budget.admit(asked(bound=None))
         assert budget.account.held.usd == 0
+
+
+def test_a_call_that_is_refused_for_what_it_is_is_announced_once(client: Client, on_loop: Runner) -> None:
+    scope = client.budget_guard(usd_limit=1, name="task", on_full="wait", **HARD)
+
+    async def main() -> None:
+        with client.bus.subscribe(GuardBlocked, BudgetBlocked) as events:
+            async with client.run(user_id="alice") as run, scope as budget:
+                with pytest.raises(GuardError) as refused:
+                    budget.admit(asked(bound=Bound(0, unbounded="it uses a stored prompt")))
+                with pytest.raises(GuardError):
+                    await budget.admit_in_turn(asked(bound=None))
+                with pytest.raises(GuardError):
+                    budget.note_uncounted("openai", "fine-tuning")
+            first, second, third = events.pending()
+        assert (first.run_id, first.user_id, first.scope_name, first.scope_id) == (
+            *(run.run_id, "alice", "task", budget.scope_id),
+        )
+        assert (first.guard_name, first.error_type, first.error_message) == (
+            *("budget", "PolicyViolationError", str(refused.value)),
+        )
+        known = {"provider": "test", "model": "simulated", "reason": "it uses a stored prompt"}
+        assert dict(first.figures) == {"code": "UNBOUNDED_CALL", **known}
+        assert [event.figures["code"] for event in (second, third)] == ["UNBOUNDED_CALL", "UNPRICED_CALL"]
+
+    on_loop(main)
 
 
 def test_an_unbounded_call_is_admitted_as_by_a_soft_scope_where_that_is_allowed(client: Client) -> None:
