@@ -1,17 +1,18 @@
 """A process that brings up clients to be killed: run by the tests, not by pytest.
 
-    python gateway_nursery.py URL KEY SPOOL JOURNAL
+    python gateway_nursery.py URL KEY SPOOL
 
-For each line on its input it forks a child that runs budgets one after the other until it is killed, and prints the
-child's process id. A child writes the id of a run to the journal once the budget scope is left, and so the settlement
-accepted, if there was a reservation to settle. Forking a process that has everything imported is what makes a hundred
-kills fast.
+For each line on its input it forks a child that runs budgets one after the other until it is killed, prints the
+child's process id, and "dead" when it is. A child prints the id of a run once the budget scope is left, and so the
+settlement accepted, if there was a reservation to settle. Forking a process that has everything imported is what makes
+a hundred kills fast.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from importlib import import_module
 
@@ -20,9 +21,8 @@ from actguard.money.prices import PriceBook
 from actguard.subscribers.link import load
 
 
-def live(url: str, key: str, spool: str, journal: str) -> None:
+def live(url: str, key: str, spool: str) -> None:
     warnings.simplefilter("ignore")
-    log = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     client = actguard.Client(
         gateway_url=url,
         api_key=key,
@@ -39,7 +39,7 @@ def live(url: str, key: str, spool: str, journal: str) -> None:
             with client.budget_guard(usd_limit=1) as budget:
                 actguard.add_cost("step", usd="0.001")
             reserved = "reserved" if budget.tree.reserve_id else "locally."
-            os.write(log, f"{run.run_id} {reserved}\n".encode())
+            os.write(sys.stdout.fileno(), f"{run.run_id} {reserved}\n".encode())
 
 
 def main() -> None:
@@ -52,6 +52,8 @@ def main() -> None:
         if child == 0:
             try:
                 live(*sys.argv[1:])
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         print(child, flush=True)
