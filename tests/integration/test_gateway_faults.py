@@ -75,6 +75,7 @@ CELLS: dict[str, Cell] = {
     ),
     "402 without JSON": Cell(Fault(status=402, body=b"<html>"), "payment_required", 402, budget="payment", tries=1),
     "403": Cell(Fault(status=403), kind="unauthorized", status=403, tries=1, events="dropped"),
+    "404": Cell(Fault(status=404), kind="rejected", status=404, tries=1, events="dropped"),
     "409": Cell(Fault(status=409), kind="conflict", status=409, budget="exceeded", tries=1),
     "422": Cell(Fault(status=422), kind="rejected", status=422, tries=1, events="dropped"),
     "429, wait too long": Cell(BUSY, kind="rate_limited", status=429, tries=1, event_fault=SLOW_DOWN),
@@ -268,3 +269,46 @@ def check_refusal(error: Exception, cell: Cell) -> None:
         ("Top up", 1.5, 2, "https://pay.example/x") if full else (None, None, None, None)
     )
     assert error.shortfall == body.get("Shortfall")
+
+
+# --- what the README says ---------------------------------------------------------------------------------------
+
+
+OWN_LINES = {
+    "payment_required": "answers 402",
+    "conflict": "answers 409",
+    "certificate": "has a certificate",
+    "malformed": "answers 2xx with JSON",
+    **dict.fromkeys(("redirect", "rejected", "unauthorized"), "answers another 4xx, or a redirect"),
+    **dict.fromkeys(("rate_limited", "server_error"), "answers 429 or 5xx"),
+}
+"""How the line of the README begins, by the kind of failure."""
+
+
+def line_of(cell: Cell) -> str:
+    # For events the status alone decides: with a 2xx they are done, whatever becomes of the text.
+    rest = "answers 2xx with a text" if cell.events == "done" else "cannot be looked up, refuses or resets"
+    return OWN_LINES.get(cell.kind or "", rest)
+
+
+def told_by(cell: Cell) -> list[str]:
+    """What the line must say about entering, leaving and events."""
+    retried = cell.kind in RETRIED
+    refusals = {"payment": "`ActGuardPaymentRequired`", "exceeded": "`BudgetExceededError`"}
+    entering = refusals.get(cell.budget, "tried again, then local limits" if retried else "local limits")
+    leaving = refusals.get(cell.budget, "tried again, then" if retried else "given up")
+    events = {"done": "done", "dropped": "the batch is dropped", "retried": "sent again"}[cell.events]
+    return [entering, "done" if cell.settle == "done" else leaving, events]
+
+
+def test_the_readme_says_so_cell_by_cell() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = readme.split("### When the gateway fails")[1].split("\n\n")[2].splitlines()[2:]
+    table = [[column.strip() for column in line.strip("|").split(" | ")] for line in lines]
+    told = set()
+    for name, cell in CELLS.items():
+        (line,) = [line for line in table if line[0].lstrip("| ").startswith(line_of(cell))]
+        told.add(line[0])
+        for said, expected in zip(line[1:], told_by(cell), strict=True):
+            assert said.startswith(expected), (name, said)
+    assert [line[0] for line in table if line[0] not in told] == ["answers 2xx"]
