@@ -94,7 +94,7 @@ class Waiter:
 class Desk:
     """Where the calls of one scope ask to be admitted."""
 
-    __slots__ = ("_account", "_manners", "_name", "_parts", "_tree")
+    __slots__ = ("_account", "_manners", "_name", "_parts", "_tree", "hard")
 
     def __init__(self, parts: Parts, tree: Tree, account: Account, name: str | None, manners: Manners) -> None:
         self._parts = parts
@@ -102,6 +102,8 @@ class Desk:
         self._account = account
         self._name = name
         self._manners = manners
+        self.hard = any(place.hard for place in account.chain())
+        """True when this scope or one around it is hard: calls are admitted with their `Bound`."""
 
     def admit(self, asked: Asked) -> Ticket:
         """A ticket for the call, without waiting.
@@ -152,14 +154,15 @@ class Desk:
 
     def _decide(self, asked: Asked) -> Ticket | Refusal:
         parts, tree, account = self._parts, self._tree, self._account
+        provider, model = asked.provider, asked.model
         if asked.refusable:
-            parts.refuse_unpriced(asked.provider, asked.model)
+            parts.refuse_unpriced(provider, model)
         limit = None if asked.output_limit is None else asked.output_limit * asked.outputs
-        expected = parts.history.expected(asked.provider, asked.model, limit)
+        expected = parts.history.expected(provider, model, limit)
         estimate = _with_output(asked.estimate, expected)
-        usd = parts.prices.price(asked.provider, asked.model, estimate) or ZERO
-        soft = Terms(Hold(usd, estimate.total_tokens, tree.cost(asked.provider, asked.model, estimate, usd)))
-        tariff = self._tariff(asked) if any(place.hard for place in account.chain()) else None
+        usd = parts.prices.price(provider, model, estimate) or ZERO
+        soft = Terms(Hold(usd, estimate.total_tokens, tree.cost(provider, model, estimate, usd)))
+        tariff = self._tariff(asked) if self.hard else None
         with tree.lock:
             refusal = _full(account)
             terms: Terms | Refusal = soft if refusal is None else refusal
@@ -173,8 +176,8 @@ class Desk:
             ticket = Ticket(
                 tree,
                 account,
-                provider=asked.provider,
-                model=asked.model,
+                provider=provider,
+                model=model,
                 api=asked.api,
                 stream=asked.stream,
                 estimate=estimate,
@@ -271,9 +274,11 @@ def _asker() -> object:
 
 def _full(account: Account) -> Refusal | None:
     """The first account of the chain that has reached a limit with what is used and held."""
-    for place in account.chain():
+    place: Account | None = account
+    while place is not None:
         if (limit_type := ledger.reached(place, place.held)) is not None:
             return Refusal(Full(place, limit_type), for_now=ledger.reached(place) is None)
+        place = place.parent
     return None
 
 

@@ -390,7 +390,7 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
     @property
     def bounds(self) -> bool:
         """True when this scope or one around it is hard: calls are admitted with their `Bound`."""
-        return any(place.hard for place in self.account.chain())
+        return bool(self._desk.hard)
 
     def add_cost(self, name: str, usd: Decimal) -> None:
         """Charge an outside cost; see `actguard.add_cost`."""

@@ -8,7 +8,6 @@ another task, is charged where it was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 
 from actguard.events import CallEntry, LlmUsage
@@ -226,8 +225,7 @@ class Ticket:
             return usage
         excess = max(usage.input_tokens - most.input_tokens, 0)
         output = min(usage.output_tokens, most.output_tokens)
-        return replace(
-            usage,
+        return usage._replace(
             uncached_input_tokens=max(usage.uncached_input_tokens - excess, 0),
             output_tokens=output,
             reasoning_tokens=None if usage.reasoning_tokens is None else min(usage.reasoning_tokens, output),

@@ -6,6 +6,7 @@ about tokens; they count by rough published figures instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 BYTES_PER_TOKEN = 4
@@ -27,24 +28,24 @@ def input_tokens(body: Any) -> int:
     Example: ``input_tokens({"messages": [{"role": "user", "content": "Hi!"}]})``
     """
     size = media = 0
-    todo: list[Any] = [body]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, str):
-            if len(value) > MEDIA_LENGTH and is_media(value):
-                media += media_tokens(value)
-            else:
-                size += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-        elif isinstance(value, dict):
-            todo += value
-            todo += value.values()
-        elif isinstance(value, _ARRAYS):
-            if value and isinstance(value[0], int):
-                media += len(value)  # an array of token ids: one token each
-            else:
-                todo += value
-        elif isinstance(value, _BINARY):
-            media += len(value) // BASE64_BYTES_PER_DOCUMENT_TOKEN
+    groups: list[Iterable[Any]] = [(body,)]
+    for values in groups:  # which grows meanwhile: the whole body is walked without a call for each part
+        for value in values:
+            if isinstance(value, str):
+                if len(value) > MEDIA_LENGTH and is_media(value):
+                    media += media_tokens(value)
+                else:
+                    size += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+            elif isinstance(value, dict):
+                size += sum(map(len, map(str, value)))  # names of fields are ASCII as good as always
+                groups.append(value.values())
+            elif isinstance(value, _ARRAYS):
+                if value and isinstance(value[0], int):
+                    media += len(value)  # an array of token ids: one token each
+                else:
+                    groups.append(value)
+            elif isinstance(value, _BINARY):
+                media += len(value) // BASE64_BYTES_PER_DOCUMENT_TOKEN
     return -(-size // BYTES_PER_TOKEN) + media
 
 

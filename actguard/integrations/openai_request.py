@@ -152,6 +152,8 @@ def _number(body: Mapping[str, Any], *names: str) -> int | None:
     """The first of these settings that is a positive number."""
     for name in names:
         value = body.get(name)
+        if type(value) is int and value >= 1:  # nearly every number
+            return value
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1:
             return int(value)
     return None

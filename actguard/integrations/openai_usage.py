@@ -19,6 +19,7 @@ PRICED_TIERS = ("flex", "priority", "fast")
 TOO_MANY = 2**53
 """No provider counts as far as this."""
 _TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens")
+_MODALITIES = (("audio", "audio_tokens"), ("image", "image_tokens"))
 PENDING = ("queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing")
 """An answer with this status is not finished: its usage is not final."""
 FETCHABLE = ("response", "thread.run", "batch")
@@ -70,15 +71,22 @@ def usage_of(block: Any) -> Usage | None:
     if block.get("type") == "duration":
         seconds = block.get("seconds")
         return Usage(details={"audio_seconds": seconds}) if is_count(seconds) else None
-    if not any(is_count(block.get(name)) for name in _TOTALS):
-        return None
-    inputs = _details(
-        block, "prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details"
-    )
-    outputs = _details(block, "completion_tokens_details", "output_tokens_details", "output_token_details")
     input_tokens = count(block, "prompt_tokens", "input_tokens")
     # Some compatible servers leave reasoning out of the output, and show it in the total only. It is billed as output.
     output_tokens = max(count(block, "completion_tokens", "output_tokens"), count(block, "total_tokens") - input_tokens)
+    if not (input_tokens or output_tokens or any(is_count(block.get(name)) for name in _TOTALS)):
+        return None
+    inputs = _details(
+        block.get("prompt_tokens_details")
+        or block.get("input_tokens_details")
+        or block.get("input_token_details")
+        or block.get("prompt_token_details")
+    )
+    outputs = _details(
+        block.get("completion_tokens_details")
+        or block.get("output_tokens_details")
+        or block.get("output_token_details")
+    )
     read = min(count(inputs, "cached_tokens") or count(block, "prompt_cache_hit_tokens"), input_tokens)
     written = min(count(inputs, "cache_write_tokens"), input_tokens - read)
     reported = outputs.get("reasoning_tokens") is not None
@@ -92,13 +100,9 @@ def usage_of(block: Any) -> Usage | None:
     )
 
 
-def _details(block: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The part of a usage block that goes into detail, under whichever name it has."""
-    for name in names:
-        value = block.get(name)
-        if value is not None:
-            return fields_of(value)
-    return {}
+def _details(block: Any) -> Mapping[str, Any]:
+    """The part of a usage block that goes into detail."""
+    return fields_of(block) if block else {}
 
 
 def _modalities(
@@ -107,8 +111,8 @@ def _modalities(
     """Tokens that were not text, as parts of the input and the output."""
     parts: dict[str, int | float] = {}
     for fields, whole, kind in ((inputs, input_tokens, "input"), (outputs, output_tokens, "output")):
-        for modality in ("audio", "image"):
-            if tokens := min(count(fields, f"{modality}_tokens"), whole):
+        for modality, name in _MODALITIES:
+            if fields.get(name) and (tokens := min(count(fields, name), whole)):
                 parts[f"{kind}_{modality}_tokens"] = tokens
     if inputs.get("cached_tokens_details") is not None:
         cached = fields_of(inputs["cached_tokens_details"])

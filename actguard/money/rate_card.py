@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from itertools import combinations
+from operator import mul
 from typing import NamedTuple
 
 from actguard.money.amounts import MONEY, ZERO
@@ -58,28 +59,23 @@ Leaf = tuple[Decimal, Decimal | None, tuple[tuple[str, int], ...]]
 """Price, per how many (None: per one), and the signed counts that add up to what is billed at it."""
 
 Formula = tuple[Leaf, ...]
-Shape = tuple[tuple[str, ...], tuple[str, ...], int]
+Kind = tuple[tuple[str, ...], tuple[str, ...], int]
 """The keys that were counted, those of them that are zero, and the tier."""
+Shape = tuple[int, ...]
+"""The tier, and which fields of a `Usage` are empty: what decides the kind where it has no details."""
 
 Ask = Callable[[Counts], Decimal | None]
 """The price list's own calculation in USD; None when it finds the counts inconsistent."""
 
 
 class Line(NamedTuple):
-    """A formula for the buckets of a `Usage` in whole numbers: USD per token of each kind, times ten to ``places``.
+    """A formula for the buckets of a `Usage`, in whole numbers.
 
     The same sum as `evaluate` makes, to the last digit and with as many places, in a fifth of the time.
     """
 
-    once: int
-    input: int
-    read: int
-    written: int
-    five: int
-    hour: int
-    output: int
-    reasoning: int
-    searches: int
+    each: tuple[int, ...]
+    """For each count of `_LINE_KEYS` USD times ten to the power of minus ``places``."""
     places: int
 
 
@@ -105,8 +101,8 @@ class RateCard:
         self._units = units
         self._ask = ask
         self._starts = sorted({start for rate in self._rates for start, _ in rate.tiers})
-        self._formulas: dict[Shape, Formula | None] = {}
-        self._lines: dict[tuple[object, ...], Line] = {}
+        self._formulas: dict[Kind, Formula | None] = {}
+        self._lines: dict[Shape, Line] = {}
         """What `_formulas` has for usages that consist of consistent buckets: nearly all."""
 
     def price(self, usage: Usage) -> Decimal:
@@ -115,39 +111,33 @@ class RateCard:
         Counts that contradict each other (more audio than input) or leave out one that matters have no exact price:
         they are charged at an upper bound, see `actguard.money.dearest`.
         """
-        uncached, read, output = usage.uncached_input_tokens, usage.cache_read_tokens, usage.output_tokens
-        five, hour, searches = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens, usage.web_searches
-        reasoning = usage.reasoning_tokens or 0
-        if usage.details or min(uncached, read, five, hour, searches, reasoning) < 0 or reasoning > output:
+        uncached, read, five, hour, output, reasoning, searches, _ = usage
+        reasoning = reasoning or 0
+        if min(uncached, read, five, hour, reasoning, searches) < 0 or reasoning > output:
             return self._price_by_formula(usage)[0]
-        whole, written = uncached + read + five + hour, five + hour
-        # Which of the buckets are empty, and the tier: one line each, as `_formulas` has.
-        shape = (not whole, not read, not five, not hour, not output, not reasoning, not searches)
-        tier = bisect_left(self._starts, whole) if self._starts else 0
-        line = self._lines.get((tier, *shape))
+        whole = uncached + read + five + hour
+        shape = (bisect_left(self._starts, whole), *map(bool, usage))
+        line = self._lines.get(shape)
         if line is None:
-            usd, formula = self._price_by_formula(usage)
-            if formula is not None and (line := line_of(formula)) is not None:
-                self._lines[(tier, *shape)] = line
-            return usd
-        once, of_input, of_read, of_written, of_five, of_hour, of_output, of_reasoning, of_searches, places = line
-        total = once + of_input * whole + of_output * output
-        if read:
-            total += of_read * read
-        if written:
-            total += of_written * written + of_five * five + of_hour * hour
-        total += of_reasoning * reasoning + of_searches * searches
-        return MONEY.scaleb(MONEY.create_decimal(total), places)
+            return self._price_of_new_shape(usage, shape)
+        amounts = (1, whole, read, five + hour, five, hour, output, reasoning, searches)
+        return MONEY.scaleb(sum(map(mul, line.each, amounts)), line.places)
+
+    def _price_of_new_shape(self, usage: Usage, shape: Shape) -> Decimal:
+        usd, formula = self._price_by_formula(usage)
+        if formula is not None and not usage.details and (line := line_of(formula)) is not None:
+            self._lines[shape] = line
+        return usd
 
     def _price_by_formula(self, usage: Usage) -> tuple[Decimal, Formula | None]:
         """The price, and by which formula; None where the price list was asked."""
         counts = self._counts(usage)
         zeros = tuple([key for key, count in counts.items() if not count]) if usage.details else ()
-        shape = (tuple(counts), zeros, bisect_left(self._starts, counts.get("input_tokens", 0)))
+        kind = (tuple(counts), zeros, bisect_left(self._starts, counts.get("input_tokens", 0)))
         try:
-            formula = self._formulas[shape]
+            formula = self._formulas[kind]
         except KeyError:
-            formula = self._remember(shape, counts)
+            formula = self._remember(kind, counts)
         total = evaluate(formula, counts) if formula is not None else self._ask(counts)
         return (dearest(self._rates, self._units, counts) if total is None else total), formula
 
@@ -196,8 +186,8 @@ class RateCard:
                 counts[key] = count
         return counts
 
-    def _remember(self, shape: Shape, counts: Counts) -> Formula | None:
-        """The formula for this shape if it can be trusted, else None."""
+    def _remember(self, kind: Kind, counts: Counts) -> Formula | None:
+        """The formula for this kind of counts if it can be trusted, else None."""
         formula = self._formula(counts) if self.fixed else None
         if formula is not None:
             smallest = self._smallest(counts)
@@ -207,7 +197,7 @@ class RateCard:
             formula = formula if agrees else None
         if len(self._formulas) >= MAX_FORMULAS:
             self._formulas.clear()
-        self._formulas[shape] = formula
+        self._formulas[kind] = formula
         return formula
 
     def _formula(self, counts: Counts) -> Formula | None:
@@ -282,7 +272,7 @@ def line_of(formula: Formula) -> Line | None:
             if key not in by_key:
                 return None
             by_key[key] += sign * each
-    return Line._make((*by_key.values(), places))
+    return Line(tuple(by_key.values()), places)
 
 
 def _exponent(price: Decimal) -> int:

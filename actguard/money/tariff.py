@@ -30,7 +30,8 @@ def usd_to_cu(usd: Decimal, cu_per_usd: int = CU_PER_USD) -> int:
     """
     if not usd.is_finite() or usd < 0:
         raise ValueError("usd must be a finite amount and not negative")
-    return _rounded_up(usd, cu_per_usd, 1)
+    numerator, denominator = usd.as_integer_ratio()  # in whole numbers, so that no digit is lost on the way
+    return -(-numerator * cu_per_usd // denominator)
 
 
 def _rounded_up(amount: Decimal, times: int, per: int) -> int:

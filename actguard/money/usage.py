@@ -7,15 +7,13 @@ integrations translate each usage block into a `Usage`; everything behind them k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 NO_DETAILS: Mapping[str, int | float] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call in disjoint buckets; their sums are what users see.
 
     None in ``reasoning_tokens`` means "not reported", which is not zero.
@@ -35,7 +33,7 @@ class Usage:
     """The part of ``output_tokens`` that was reasoning or thoughts."""
     web_searches: int = 0
     """Server-side searches, billed by the piece."""
-    details: Mapping[str, int | float] = field(default_factory=lambda: NO_DETAILS)
+    details: Mapping[str, int | float] = NO_DETAILS
     """Finer counts that carry prices of their own, under genai-prices' usage keys: ``input_audio_tokens``,
     ``output_image_tokens``, ``cache_audio_read_tokens``, ``input_characters``, ``audio_seconds`` …
     Token counts here are parts of the buckets above, never in addition. A key that a bucket stands for already
@@ -71,7 +69,7 @@ class Usage:
         """True when nothing billable was used."""
         return not (self.total_tokens or self.web_searches or any(self.details.values()))
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: object) -> Usage:
         """Both usages together: "not reported" plus a number is that number."""
         if not isinstance(other, Usage):
             return NotImplemented
@@ -94,5 +92,4 @@ class Usage:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = [getattr(self, each.name) for each in fields(self)]
-        return Usage, (*values[:-1], dict(self.details))  # a mapping proxy does not pickle
+        return Usage, (*self[:-1], dict(self.details))  # a mapping proxy does not pickle

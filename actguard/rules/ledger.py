@@ -89,7 +89,7 @@ class Totals:
         self.cached_input_tokens += sign * charge.cached_input_tokens
         self.cache_write_tokens += sign * charge.cache_write_tokens
         self.output_tokens += sign * charge.output_tokens
-        self.usd = _signed_sum(self.usd, charge.usd, sign)
+        self.usd = EXACT.add(self.usd, charge.usd) if sign > 0 else EXACT.subtract(self.usd, charge.usd)
         self.cost += sign * charge.cost
 
 
@@ -105,7 +105,7 @@ class Pending:
         """Add ``amount``; with ``sign=-1`` take it back."""
         if amount is NOTHING:
             return
-        self.usd = _signed_sum(self.usd, amount.usd, sign)
+        self.usd = EXACT.add(self.usd, amount.usd) if sign > 0 else EXACT.subtract(self.usd, amount.usd)
         self.tokens += sign * amount.tokens
         self.cost += sign * amount.cost
 
@@ -162,22 +162,27 @@ def any_account(_account: Account) -> bool:
 
 def reached(account: Account, pending: Pending | None = None) -> LimitType | None:
     """The limit that ``account`` has reached, with ``pending`` on top: reached means used >= limit."""
-    limits, totals = account.limits, account.totals
+    usd_limit, token_limit, cost_limit = account.limits
+    totals = account.totals
     usd, tokens, cost = (ZERO, 0, 0) if pending is None else (pending.usd, pending.tokens, pending.cost)
-    if limits.usd is not None and EXACT.add(totals.usd, usd) >= limits.usd:
+    if usd_limit is not None and EXACT.add(totals.usd, usd) >= usd_limit:
         return "usd"
-    if limits.tokens is not None and account.tokens + tokens >= limits.tokens:
+    if token_limit is not None and account.tokens + tokens >= token_limit:
         return "token"
-    if limits.cost is not None and totals.cost + cost >= limits.cost:
+    if cost_limit is not None and totals.cost + cost >= cost_limit:
         return "cost"
     return None
 
 
 def rehold(account: Account, before: Hold, after: Hold) -> None:
     """Replace the hold of a call; by `NOTHING` gives it back. Hard accounts hold the most that it can cost."""
-    for place in account.chain():
-        place.held.add(before.most or before if place.hard else before, -1)
-        place.held.add(after.most or after if place.hard else after)
+    place: Account | None = account
+    while place is not None:  # here and below instead of `chain`: half the time of a scope or two
+        if before is not NOTHING:
+            place.held.add(before.most or before if place.hard else before, -1)
+        if after is not NOTHING:
+            place.held.add(after.most or after if place.hard else after)
+        place = place.parent
 
 
 def times(hold: Hold, number: int) -> Hold:
@@ -220,18 +225,22 @@ def progress(account: Account, before: Hold, after: Hold) -> None:
 
 def record(account: Account, before: Charge | None, after: Charge | None) -> None:
     """Charge ``after`` to the account and all above, in place of ``before`` (an estimate that proved wrong)."""
-    for place in account.chain():
+    place: Account | None = account
+    while place is not None:
         if before is not None:
             _enter(place, before, -1)
         if after is not None:
             _enter(place, after, 1)
+        place = place.parent
 
 
 def full(account: Account, among: Among = any_account) -> Full | None:
     """The innermost account of the chain (of those ``among`` it) that has reached a limit by what was charged."""
-    for place in account.chain():
-        if among(place) and (limit_type := reached(place)) is not None:
+    place: Account | None = account
+    while place is not None:
+        if (limit_type := reached(place)) is not None and among(place):
             return Full(place, limit_type)
+        place = place.parent
     return None
 
 
