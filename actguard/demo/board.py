@@ -55,6 +55,8 @@ class CallEntry:
     provider: str
     model: str
     input_tokens: int
+    cached_input_tokens: int
+    """Input tokens read from the cache, among them."""
     output_tokens: int
     usd: Decimal
     left: Decimal
@@ -158,6 +160,7 @@ class Board:
             event.provider,
             event.model,
             event.input_tokens,
+            event.cached_input_tokens,
             event.output_tokens,
             usd,
             scope.left,

@@ -1,4 +1,6 @@
-"""The columns of the calls and of the breakdown, shared by every way of showing them. Fits 80 characters."""
+"""The columns of the calls and of the breakdown, shared by every way of showing them. 80 characters are enough for all
+but the time of a call.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ CALLS: Columns = (
     ("scope", -8),
     ("provider", -9),
     ("model", -21),
-    ("input", 7),
+    ("input", 6),
+    ("cached", 6),
     ("output", 6),
     ("USD", 9),
     ("left", 8),
@@ -26,15 +29,16 @@ CALLS: Columns = (
 BREAKDOWN: Columns = (
     ("scope", -8),
     ("provider", -9),
-    ("model", -22),
+    ("model", -21),
     ("calls", 5),
-    ("input", 10),
+    ("input", 7),
+    ("cached", 7),
     ("output", 7),
-    ("USD", 10),
+    ("USD", 9),
 )
 
 
-DISPENSABLE = ("time", "provider", "calls", "output", "input")
+DISPENSABLE = ("time", "provider", "calls", "cached", "output", "input")
 """Columns to leave out where there is no room for all, in this order."""
 
 
@@ -56,6 +60,7 @@ def call_cells(call: CallEntry) -> tuple[str, ...]:
         call.provider,
         call.model,
         f"{call.input_tokens:,}",
+        f"{call.cached_input_tokens:,}",
         f"{call.output_tokens:,}",
         ("~" if call.estimated else "") + usd(call.usd),
         usd(call.left),
@@ -70,6 +75,7 @@ def row_cells(row: BreakdownRow) -> tuple[str, ...]:
         row.model,
         str(row.calls),
         f"{row.input_tokens:,}",
+        f"{row.cached_input_tokens:,}",
         f"{row.output_tokens:,}",
         usd(row.usd),
     )
@@ -83,6 +89,7 @@ def total_cells(rows: list[BreakdownRow]) -> tuple[str, ...]:
         "",
         str(sum(row.calls for row in rows)),
         f"{sum(row.input_tokens for row in rows):,}",
+        f"{sum(row.cached_input_tokens for row in rows):,}",
         f"{sum(row.output_tokens for row in rows):,}",
         usd(sum((row.usd for row in rows), Decimal(0))),
     )

@@ -9,12 +9,12 @@ from typing import TextIO
 
 from actguard.demo.amounts import usd
 from actguard.demo.board import Board, CallEntry, Entry, NoteEntry, StopEntry, ToldEntry
-from actguard.demo.columns import BREAKDOWN, CALLS, Columns, call_cells, fitted, row_cells, total_cells
+from actguard.demo.columns import BREAKDOWN, CALLS, Columns, call_cells, fitted, row_cells, shown, total_cells
 from actguard.demo.report import Report
 from actguard.events import Event
 
 WIDTH = 80
-INDENT = " " * 6
+INDENT = " " * 2
 
 
 class Lines:
@@ -85,8 +85,8 @@ class Lines:
 
 
 def _row(columns: Columns, cells: Sequence[str]) -> str:
-    texts = [
-        cell.rjust(width) if width > 0 else fitted(cell, -width).ljust(-width)
-        for (_, width), cell in zip(columns, cells, strict=True)
-    ]
+    texts = []
+    for index in shown(columns, WIDTH):
+        width, cell = columns[index][1], cells[index]
+        texts.append(cell.rjust(width) if width > 0 else fitted(cell, -width).ljust(-width))
     return " ".join(texts).rstrip()

@@ -31,17 +31,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientS
 SECRET = "sk-very-secret-0123456789"
 BASE_URLS = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL", "google": "GOOGLE_GEMINI_BASE_URL"}
 
-CALL = re.compile(
-    r"^ *[\d.]+s (?P<scope>\S+) +(?P<provider>\S+) +(?P<model>\S+) +(?P<input>[\d,]+) +(?P<output>[\d,]+) "
-    r"+~?(?P<usd>[\d.]+) +(?P<left>[\d.]+)$",
-    re.MULTILINE,
-)
-ROW = re.compile(
-    r"^(?P<scope>\S+) +(?P<provider>\S+) +(?P<model>\S+) +(?P<calls>\d+) +(?P<input>[\d,]+) +(?P<output>[\d,]+) "
-    r"+(?P<usd>[\d.]+)$",
-    re.MULTILINE,
-)
-TOTAL = re.compile(r"^total +(?P<calls>\d+) +(?P<input>[\d,]+) +(?P<output>[\d,]+) +(?P<usd>[\d.]+)$", re.MULTILINE)
+SCOPE_AND_MODEL = r"(?P<scope>\S+) +(?P<provider>\S+) +(?P<model>\S+) +"
+TOKENS = r"(?P<input>[\d,]+) +(?P<cached>[\d,]+) +(?P<output>[\d,]+) +"
+CALL = re.compile(rf"^{SCOPE_AND_MODEL}{TOKENS}~?(?P<usd>\d+\.\d+) +(?P<left>\d+\.\d+)$", re.MULTILINE)
+ROW = re.compile(rf"^{SCOPE_AND_MODEL}(?P<calls>\d+) +{TOKENS}(?P<usd>\d+\.\d+)$", re.MULTILINE)
+TOTAL = re.compile(rf"^total +(?P<calls>\d+) +{TOKENS}(?P<usd>[\d.]+)$", re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -74,14 +68,15 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def sums(matches: list[re.Match[str]], **where: str) -> tuple[int, int, Decimal]:
-    """Input, output and USD of the lines that match."""
+def sums(matches: list[re.Match[str]], **where: str) -> tuple[int, int, Decimal, int]:
+    """Input, output, USD and cached input of the lines that match."""
     chosen = [match for match in matches if all(match[name] == value for name, value in where.items())]
     assert chosen
     return (
         sum(number(match["input"]) for match in chosen),
         sum(number(match["output"]) for match in chosen),
         sum((Decimal(match["usd"]) for match in chosen), Decimal(0)),
+        sum(number(match["cached"]) for match in chosen),
     )
 
 
@@ -105,10 +100,12 @@ def test_plain_lines_show_what_the_scopes_report() -> None:
     assert sums(calls, scope="research")[2] == research.usd_used_exact
 
     breakdown = ticket.budget.breakdown()
+    cached = sum(row.cached_input_tokens for row in breakdown)
+    assert sums(calls)[3] == sums(rows)[3] == number(total["cached"]) == cached > 0
     assert len(rows) == len(breakdown) == 3
     for row, match in zip(breakdown, rows, strict=True):
         assert (row.scope_name, row.provider, row.model) == (match["scope"], match["provider"], match["model"])
-        assert (row.input_tokens, row.output_tokens, row.usd) == sums([match])
+        assert (row.input_tokens, row.output_tokens, row.usd, row.cached_input_tokens) == sums([match])
         assert sums([match]) == sums(calls, scope=match["scope"], model=match["model"])
 
 
