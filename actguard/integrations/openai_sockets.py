@@ -8,11 +8,13 @@ makes anew after a loss gets them, too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from socket import SHUT_RDWR
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -54,6 +56,8 @@ class SocketMeter:
         self.conversation = conversation
         self.uncounted = uncounted
         self.provider = provider
+        self.quiet = False
+        """Somebody else receives for the one who sends: a crossing is not raised there, it refuses the next request."""
         self.lock = threading.RLock()
 
     def budget(self) -> BudgetGuard | None:
@@ -116,7 +120,7 @@ class SocketMeter:
             if conversation.busy:
                 return None
             error, conversation.due = conversation.due, None
-            return error
+            return None if self.quiet else error
 
     def closed(self) -> BudgetExceededError | None:
         """The connection has ended; the crossing to raise, if one is left."""
@@ -160,7 +164,8 @@ def _meter_for(connection: Any, socket: Any) -> SocketMeter:
 
 def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callable[..., Any]]:
     """The three methods of a connection that blocks."""
-    kind, this = type(socket), weakref.ref(socket)
+    kind: Any = type(socket)
+    this: Callable[[], Any] = weakref.ref(socket)
 
     def send(message: Any, *args: Any, **kwargs: Any) -> Any:
         socket = this()
@@ -193,7 +198,8 @@ def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callabl
         if command:
             kind.send(socket, written(command))
         elif command is not None:
-            kind.close(socket)
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(SHUT_RDWR)  # closing it in form would wait for the server to listen
         return message
 
     def close(*args: Any, **kwargs: Any) -> Any:
@@ -207,7 +213,8 @@ def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callabl
 
 def _drive_async(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callable[..., Any]]:
     """`_drive` with an ``await`` in the right places."""
-    kind, this = type(socket), weakref.ref(socket)
+    kind: Any = type(socket)
+    this: Callable[[], Any] = weakref.ref(socket)
 
     async def send(message: Any, *args: Any, **kwargs: Any) -> Any:
         socket = this()
@@ -240,7 +247,7 @@ def _drive_async(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, C
         if command:
             await kind.send(socket, written(command))
         elif command is not None:
-            await kind.close(socket)
+            socket.transport.abort()
         return message
 
     async def close(*args: Any, **kwargs: Any) -> Any:
@@ -281,8 +288,7 @@ def lane_send(original: Callable[..., Any], switch: Switch) -> Callable[..., Any
 
         @functools.wraps(original)
         async def send_async(lane: Any, *args: Any, **kwargs: Any) -> Any:
-            attach(lane._session.connection, switch)
-            before = lane._state.in_flight
+            before = _in_flight(lane, switch)
             try:
                 return await original(lane, *args, **kwargs)
             except ActGuardError:
@@ -293,8 +299,7 @@ def lane_send(original: Callable[..., Any], switch: Switch) -> Callable[..., Any
 
     @functools.wraps(original)
     def send(lane: Any, *args: Any, **kwargs: Any) -> Any:
-        attach(lane._session.connection, switch)
-        before = lane._state.in_flight
+        before = _in_flight(lane, switch)
         try:
             return original(lane, *args, **kwargs)
         except ActGuardError:
@@ -302,6 +307,15 @@ def lane_send(original: Callable[..., Any], switch: Switch) -> Callable[..., Any
             raise
 
     return send
+
+
+def _in_flight(lane: Any, switch: Switch) -> bool:
+    """Whether a lane has an answer on its way. Its connection is metered, and read by the session."""
+    connection = lane._session.connection
+    attach(connection, switch)
+    if (meter := vars(connection).get(_METER)) is not None:
+        meter.quiet = True
+    return bool(lane._state.in_flight)
 
 
 def connection_targets(module: ModuleType) -> Iterator[Target]:

@@ -54,17 +54,17 @@ _BEGINS = frozenset({"response.created", "response.queued", "response.in_progres
 class Turn:
     """One answer, from the request for it until its end."""
 
-    __slots__ = ("event_id", "lane", "meter", "on_its_own", "reader", "response_id", "sent", "settlement")
+    __slots__ = ("event_id", "lane", "meter", "on_its_own", "reader", "sent", "settlement")
 
     def __init__(self, reader: OpenAIReader, settlement: Settlement, *, lane: Any, event_id: Any, sent: int) -> None:
         self.reader = reader
         self.settlement = settlement
-        self.meter = StreamMeter(reader, settlement)
+        self.meter: StreamMeter | None = None
+        """What reads it along, once it has begun: until then it is expected to be as long as any."""
         self.lane = lane
         self.event_id = event_id
         self.sent = sent
         """How much was sent when it was asked for."""
-        self.response_id: str | None = None
         self.on_its_own = False
         """The server has begun it."""
 
@@ -191,11 +191,14 @@ class Conversation:
                 turn = self._begin(place, event.get("stream_id"))
             if turn is None:
                 return None
-        turn.meter.received(event)
+        meter = turn.meter
+        if meter is None:
+            return None
+        meter.received(event)
         if self.ends(kind):
             self._end(place, turn, event.get("response"))
-        elif turn.meter.must_close:
-            turn.meter.must_close = False
+        elif meter.must_close:
+            meter.must_close = False
             return self.stop(place)
         return None
 
@@ -233,6 +236,7 @@ class Conversation:
         else:
             turn = self.on_its_own(lane)
         if turn is not None:
+            turn.meter = StreamMeter(turn.reader, turn.settlement)
             self._running[place] = turn
         return turn
 
@@ -270,7 +274,7 @@ class Conversation:
         """An answer has ended."""
 
     def _finish(self, turn: Turn, how: Exception) -> None:
-        crossing = turn.meter.ended(how, StopIteration)
+        crossing = None if turn.meter is None else turn.meter.ended(how, StopIteration)
         if isinstance(crossing, BudgetExceededError):
             self.due = crossing
 
