@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from actguard import __version__
 from actguard.doctor.configuration import Configuration, Given, as_dict, read_configuration
 from actguard.doctor.deadline import Deadline
-from actguard.doctor.findings import Finding
+from actguard.doctor.findings import Finding, problem
 from actguard.doctor.gateway import check_gateway
 from actguard.doctor.prices import check_prices
 from actguard.doctor.sdks import Probes, check_sdks, probing
@@ -100,7 +100,11 @@ def _sections(configuration: Configuration, wanted: Sequence[str], deadline: Dea
         probes: Probes = stack.enter_context(probing()) if "sdks" in wanted else {}
         for name in SECTIONS:
             if name in wanted:
-                findings = _looked_at(name, configuration, probes, deadline)
+                try:
+                    findings = _looked_at(name, configuration, probes, deadline)
+                except Exception as error:  # noqa: BLE001  one check that fails must not be the end of the others
+                    fix = "This is a fault of ActGuard: please report it."
+                    findings = [problem(name, f"could not be looked at ({type(error).__name__})", fix)]
                 if findings:
                     yield name, findings
 

@@ -20,7 +20,7 @@ from actguard.doctor.deadline import Deadline
 from actguard.doctor.findings import Finding, ok, problem, warning
 from actguard.events import new_id
 from actguard.gateway.failures import GatewayFailure
-from actguard.gateway.http import Answer, Call, Transport
+from actguard.gateway.http import Answer, Call, Transport, load
 from actguard.gateway.wire import EVENTS_PATH, TARIFF_PATH
 from actguard.money.tariff import Tariff
 from actguard.settings import Settings
@@ -53,6 +53,7 @@ def check_gateway(configuration: Configuration, deadline: Deadline) -> list[Find
     if not settings.has_gateway:
         return [ok("gateway", "none: local mode. Limits hold within each process, and nothing is sent")]
     findings: list[Finding] = []
+    load()  # or the first request would seem to take as long
     asyncio.run(_examine(settings, configuration, deadline, findings.append))
     return findings
 
@@ -67,8 +68,7 @@ async def _examine(
         return
     asking = _Asking(settings, deadline)
     try:
-        tariff = await asking.ask(Call(TARIFF_PATH))
-        answer = _is_gateway(tariff)
+        answer = _in_time(_is_gateway(await asking.ask(Call(TARIFF_PATH))), asking.took_s, settings)
         found(answer)
         if answer.status != "problem":
             found(await _key(asking, settings, configuration.source("api_key")))
@@ -91,15 +91,18 @@ class _Asking:
         self._transport = self._made(settings)
         self.dates: list[tuple[float, float, str]] = []
         """When a request left, when its answer was there (seconds since 1970), and the Date in it."""
+        self.took_s = 0.0
+        """How long the last request took."""
 
     async def ask(self, call: Call, transport: Transport | None = None) -> Said:
         """The answer, or what went wrong."""
-        began = clock.epoch()
+        began, started = clock.epoch(), clock.monotonic()
         said: Said
         try:
             said = await (transport or self._transport).attempt(call, self._deadline.left(STEP_S))
         except GatewayFailure as failure:
             said = failure
+        self.took_s = clock.monotonic() - started
         if said.date is not None:
             self.dates.append((began, clock.epoch(), said.date))
         return said
@@ -139,6 +142,19 @@ def _is_gateway(said: Said) -> Finding:
     if said.status == 429:
         return warning("answers", _told(said), _FIXES["rate_limited"])
     return problem("answers", _told(said), _FIXES.get(said.kind, _ANY_FIX))
+
+
+def _in_time(finding: Finding, took_s: float, settings: Settings) -> Finding:
+    """A gateway that is slow is one that most budgets will have to do without."""
+    if finding.status != "ok" or took_s <= settings.budget_timeout_s / 2:
+        return finding
+    return warning(
+        finding.check,
+        f"yes, but after {took_s:.1f} s: entering and leaving a budget wait as long, for at most "
+        f"{settings.budget_timeout_s:g} s",
+        "Run the gateway nearer to your program, or give it more resources. If neither is possible, raise "
+        "budget_timeout_s.",
+    )
 
 
 async def _key(asking: _Asking, settings: Settings, source: str) -> Finding:

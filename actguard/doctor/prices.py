@@ -20,12 +20,12 @@ UPDATE = f"Update it: pip install --upgrade {PACKAGE}. Or give your own: Client(
 def check_prices() -> list[Finding]:
     """Whether calls can be priced, and with how old a list."""
     try:
-        source = LOADER.load()
+        source, version = LOADER.load(), metadata.version(PACKAGE)
     except ImportError as error:
         return [problem("price list", f"{PACKAGE} cannot be imported ({error})", f"Install it: pip install {PACKAGE}")]
     assert source is not None, "only the thread that loads it gets none"
     today = datetime.fromtimestamp(clock.epoch(), UTC).date()
-    return [_judged(metadata.version(PACKAGE), source.newest_change(today), _installed(), today)]
+    return [_judged(version, source.newest_change(today), _installed(), today)]
 
 
 def _judged(version: str, newest: date | None, installed: date | None, today: date) -> Finding:

@@ -387,6 +387,15 @@ def test_what_answers(fault: Fault, status: str, words: str, doctor: Any, gatewa
     assert said.exit_code == (status == "problem")
 
 
+def test_a_gateway_that_is_slow(doctor: Any, gateway: LoopbackGateway, tmp_path: Path) -> None:
+    path = tmp_path / "actguard.json"
+    path.write_text(json.dumps({"budget_timeout_s": 0.1}))
+    gateway.fail("tariff", Fault(delay_s=0.06))
+    said = doctor(*asked(gateway, "--config", str(path)))
+    assert (said.exit_code, said.unwell) == (0, {"answers": "warning"})
+    assert "budget_timeout_s" in said.findings["answers"].fix
+
+
 @pytest.mark.parametrize(
     ("off_by_s", "status", "words"),
     [
@@ -618,6 +627,17 @@ def test_the_time_is_bounded(doctor: Any) -> None:
     said = doctor("--only", "sdks", "--timeout", "0.05")
     assert (said.exit_code, set(said.unwell.values())) == (0, {"warning"})
     assert "--timeout" in said.findings["openai calls"].fix
+
+
+def test_a_check_that_fails_is_not_the_end_of_the_others(doctor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError(KEY)
+
+    monkeypatch.setattr("actguard.doctor.command.check_gateway", broken)
+    said = doctor(*QUICK)
+    assert (said.exit_code, said.unwell) == (1, {"gateway": "problem"})
+    assert "spool" in said.findings
+    assert KEY not in said.text
 
 
 # --- the command line -------------------------------------------------------------------------------------------
