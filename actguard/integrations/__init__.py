@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from actguard.integrations import anthropic, google, openai
+from actguard.integrations import anthropic_routes, google, openai
 from actguard.integrations.patching import PatchSet
 
-_patches = PatchSet({**openai.MODULES, **anthropic.MODULES, **google.MODULES})
+_patches = PatchSet({**openai.MODULES, **anthropic_routes.MODULES, **google.MODULES})
 
 
 def patch() -> None:

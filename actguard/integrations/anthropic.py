@@ -1,30 +1,21 @@
-"""Anthropic: the SDK's own client and those for Bedrock, Vertex and Foundry, sync and async.
-
-One method of the client base sees every call, whole or streamed, parsed or raw, and always as ``/v1/messages`` with
-the model that the user named; the platforms rewrite both later. What is billed there is a message. Counting tokens is
-free, and a batch is billed when it has run.
-"""
+"""Anthropic's messages, whole or streamed, parsed or raw. `anthropic_routes` says which calls they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
-from actguard.integrations.anthropic_batches import BATCHES, BatchExchange, BatchResults, BatchStatus, SubmittedBatch
 from actguard.integrations.anthropic_bound import bound_of, limit_fields
 from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
 from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.estimate import text_tokens
 from actguard.integrations.eventstream import EventStreamBodyReader
-from actguard.integrations.metering import Bill, Bound, Exchange, Outcome, Request, Unknown
-from actguard.integrations.patching import TargetsOf
-from actguard.integrations.stainless import StainlessExchange, options_of, path_of, targets
+from actguard.integrations.metering import Bill, Bound, Outcome, Request, Unknown
+from actguard.integrations.stainless import StainlessExchange
 from actguard.integrations.streams import StreamReader
 from actguard.money.usage import Usage
 
-APIS: Mapping[str, str] = {"v1/messages": "messages", "v1/complete": "completions"}
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 
@@ -133,31 +124,3 @@ def written_text(answer: Any) -> str:
     blocks = field(answer, "content")
     texts = (field(block, "text") for block in blocks) if isinstance(blocks, list) else ()
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
-    """An exchange for a message or a batch of them; None for what is free: counting tokens, models, files."""
-    options = options_of(args, kwargs)
-    method, path = options.method.lower(), path_of(options)
-    if method == "post":
-        for known, api in APIS.items():
-            if path == known or path.endswith("/" + known):
-                return AnthropicExchange(client, args, kwargs, api)
-    kind = _of_batch(method, path)
-    return None if kind is None else kind(client, args, kwargs)
-
-
-def _of_batch(method: str, path: str) -> type[BatchExchange] | None:
-    """How a request about batches is metered; None for any other, and for lists of them."""
-    about = BATCHES.search(path)
-    match (method, about is not None, about and about["id"], about and about["what"]):
-        case ("post", True, None, None):
-            return SubmittedBatch
-        case ("get", True, str(), "results"):
-            return BatchResults
-        case ("get", True, str(), None) | ("post", True, str(), "cancel"):
-            return BatchStatus
-    return None
-
-
-MODULES: dict[str, TargetsOf] = {"anthropic._base_client": partial(targets, open_exchange=open_exchange)}

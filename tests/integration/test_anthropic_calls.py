@@ -278,7 +278,7 @@ async def test_over_budget_what_is_free_still_works(provider: LoopbackProvider, 
         assert count.input_tokens > 0
         assert (await done(client.models.list())).data
         with pytest.raises(anthropic.NotFoundError):  # the loopback provider has no batches: the request reached it
-            await done(client.messages.batches.create(requests=[]))
+            await done(client.messages.batches.retrieve("batch_1"))
         assert (budget.tokens_used, budget.calls) == (used, 1)
 
 

@@ -246,7 +246,6 @@ async def test_over_budget_what_is_free_still_works(provider: LoopbackProvider, 
         free = (
             client.models.list,
             lambda: client.models.get(model=MODEL),
-            lambda: client.caches.create(model=MODEL, config=types.CreateCachedContentConfig(contents=[QUESTION])),
             lambda: client.files.get(name="files/abc"),
             *(() if OLD else (lambda: client.batches.get(name="batches/abc"),)),
         )
