@@ -57,8 +57,6 @@ def read_usage(block: object) -> Usage | None:
     )
 
 
-def _entries(block: Mapping[str, Any], *names: str) -> Iterable[object]:
-    for name in names:
 def read_live_usage(block: Mapping[str, Any]) -> Usage | None:
     """The same of a live session, which has another word for what was generated."""
     counts = dict(block)
@@ -67,6 +65,8 @@ def read_live_usage(block: Mapping[str, Any]) -> Usage | None:
     return read_usage(counts)
 
 
+def _entries(block: Mapping[str, Any], *names: str) -> Iterable[object]:
+    for name in names:
         entries = block.get(name)
         if isinstance(entries, list):
             yield from entries
