@@ -19,7 +19,7 @@ from actguard.events import Event, Request
 from actguard.exceptions import ActGuardError, ActGuardUsageError, MonitoringDegradedError
 from actguard.hub import Hub
 from actguard.locks import SettlingLock
-from actguard.monitoring import warn
+from actguard.monitoring import Reports
 from actguard.scope import Reply, is_async
 from actguard.subscription import Flush, Handler, Subscription
 
@@ -59,7 +59,7 @@ class Bus:
         """True when somebody subscribes to anything at all."""
         self._routes: dict[type[Event], tuple[Subscription[Any] | Handler, ...]] = {}
         self._answerers: dict[type[Request], tuple[Answer, Undo | None]] = {}
-        self._reported: set[tuple[str, str, int | None]] = set()
+        self._reported = Reports()
         self._dropped_by_gone = 0
         self._closed = False
 
@@ -258,21 +258,17 @@ class Bus:
                 await _called(undo, request, value)
             except Exception as error:  # noqa: BLE001  nobody is there to be told
                 kind, operation = type(error).__name__, f"undo {request.kind}"
-                self.degraded(MonitoringDegradedError(subsystem="bus", operation=operation, failure_kind=kind))
+                self.degraded(MonitoringDegradedError(subsystem="bus", operation=operation, failure_kind=kind), error)
 
         with contextlib.suppress(RuntimeError):  # the client is closed: what answered is gone, too
             self._hub.spawn(work)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 
-    def degraded(self, error: MonitoringDegradedError) -> None:
+    def degraded(self, error: MonitoringDegradedError, cause: BaseException | None = None) -> None:
         """Warn about ``error``, once per (operation, failure kind, status code) of this client. Never raises."""
-        key = (error.operation, error.failure_kind, error.status_code)
-        with self._lock:
-            if key in self._reported:
-                return
-            self._reported.add(key)
-        warn(error, stacklevel=2)
+        kind = (error.operation, error.failure_kind, error.status_code)
+        self._reported.warn(error, kind=kind, cause=cause, stacklevel=2)
 
     def unheard(self, operation: str, error: ActGuardError) -> None:
         """A verdict came when the one who asked was gone, or had an error of its own to raise: warn instead."""
@@ -338,7 +334,10 @@ def _check_callable(value: Any, field: str, what: str) -> None:
 def _checked(kinds: tuple[Any, ...], base: type[Event] = Event) -> tuple[type[Any], ...]:
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, base)):
-            raise ActGuardUsageError(f"{kind!r} is not a {base.__name__} class of actguard.events", field="kinds")
+            article = "a" if base is Request else "an"
+            raise ActGuardUsageError(
+                f"{kind!r} is not {article} {base.__name__} class of actguard.events", field="kinds"
+            )
     return kinds or (base,)
 
 

@@ -73,6 +73,14 @@ def one_line(text: str, limit: int = PROMPT_LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def message_of(error: BaseException, limit: int) -> str:
+    """What a foreign exception says, on one line of at most ``limit`` characters; empty where it cannot say it."""
+    try:
+        return one_line(str(error), limit)
+    except Exception:  # noqa: BLE001  a hostile __str__ must not replace the error that tells of it
+        return ""
+
+
 def seconds(value: float) -> str:
     """A duration in seconds as people write it, never rounded down to nothing: ``"0.5 s"``, ``"12 s"``."""
     if not math.isfinite(value):

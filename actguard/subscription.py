@@ -14,7 +14,7 @@ from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from actguard.events import Event
-from actguard.exceptions import MonitoringDegradedError
+from actguard.exceptions import MonitoringDegradedError, message_of
 from actguard.hub import Hub
 from actguard.queues import LoopQueue, ThreadQueue
 from actguard.scope import Reply, call_soon_here, is_async
@@ -30,7 +30,7 @@ class Owner(Protocol):
     def _add(self, taker: Any) -> None: ...
     def _discard(self, taker: Any) -> None: ...
     def overflowed(self, label: str, size: int) -> None: ...
-    def degraded(self, error: MonitoringDegradedError) -> None: ...
+    def degraded(self, error: MonitoringDegradedError, cause: BaseException | None = None) -> None: ...
 
 
 class _Arrivals(Generic[E]):
@@ -268,11 +268,14 @@ class Handler:
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
+        said = message_of(error, 200)
         self._owner.degraded(
             MonitoringDegradedError(
                 subsystem="bus",
-                operation=f"handle {self.label}",
+                operation=f"run t{self.label[1:]}",
                 failure_kind=type(error).__name__,
-                summary=f"{self.label} raised; further events are still given to it, and this is said once.",
-            )
+                summary=f"It said: {said or 'nothing'}. Further events are still given to it, and this is said once; "
+                'the traceback is in the log of "actguard", at level debug.',
+            ),
+            error,
         )

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from actguard.exceptions import MonitoringDegradedError
-from actguard.locks import SettlingLock
-from actguard.monitoring import warn
+from actguard.monitoring import Reports
 
-logger = logging.getLogger("actguard.integrations")
-
-_reported: set[tuple[str, str, str]] = set()
-_lock = SettlingLock()
-
+reports = Reports()
+"""SDKs are patched once per process, so what they do is reported once per process."""
 
 ESTIMATED = "The call goes on; where its usage is unknown, an estimate is charged."
 NOT_COUNTED = "Calls go on and are not counted. This version of the SDK may be one that ActGuard does not know yet."
@@ -23,16 +17,15 @@ def report(operation: str, provider: str, problem: BaseException, summary: str =
 
     Never raises, also where warnings are errors.
     """
-    key = (operation, provider, type(problem).__name__)
-    with _lock:
-        if key in _reported:
-            return
-        _reported.add(key)
-    error = MonitoringDegradedError(
-        subsystem="integrations",
-        operation=operation,
-        failure_kind=type(problem).__name__,
-        summary=f"{provider}: {summary}",
+    failure_kind = type(problem).__name__
+    reports.warn(
+        MonitoringDegradedError(
+            subsystem="integrations",
+            operation=operation,
+            failure_kind=failure_kind,
+            summary=f"{provider}: {summary}",
+        ),
+        kind=(operation, provider, failure_kind),
+        cause=problem,
+        stacklevel=3,
     )
-    logger.debug("could not %s of %s", operation, provider, exc_info=problem)
-    warn(error, stacklevel=3)

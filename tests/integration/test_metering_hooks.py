@@ -13,9 +13,9 @@ import pytest
 from openai_calls import MODEL, assert_charged_as_billed, chat, chat_chunks
 from spending import spending
 
-from actguard import context
+from actguard import context, monitoring
 from actguard.client import Client
-from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError
+from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, MonitoringDegradedError
 from actguard.integrations import degraded
 from actguard.integrations.metering import (
     FREE,
@@ -30,6 +30,7 @@ from actguard.integrations.metering import (
 )
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
 from actguard.money.usage import Usage
+from actguard.monitoring import Reports
 from actguard.testing import LoopbackProvider
 
 ON = SimpleNamespace(applied=True)
@@ -40,9 +41,14 @@ ESTIMATE = Usage(uncached_input_tokens=50)
 @pytest.fixture(autouse=True)
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the integrations report; a test that expects nothing finds it empty."""
-    monkeypatch.setattr(degraded, "_reported", set())
+    monkeypatch.setattr(degraded, "reports", Reports())
     operations: list[str] = []
-    monkeypatch.setattr(degraded, "warn", lambda error, **_: operations.append(error.operation))
+
+    def note(error: MonitoringDegradedError, **_: object) -> None:
+        if error.subsystem == "integrations":
+            operations.append(error.operation)
+
+    monkeypatch.setattr(monitoring, "warn", note)
     return operations
 
 
@@ -144,13 +150,13 @@ async def test_an_async_call_is_guarded_alike(reported: list[str]) -> None:
 
 def test_where_warnings_are_errors_a_report_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(degraded, "_reported", set())
+    monkeypatch.setattr(degraded, "reports", Reports())
     degraded.report("read an answer", "openai", LookupError())  # they are, in these tests
 
 
 def test_a_report_names_what_could_not_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(degraded, "_reported", set())
+    monkeypatch.setattr(degraded, "reports", Reports())
     with pytest.warns(ActGuardMonitoringWarning, match="read an answer.*LookupError"):
         degraded.report("read an answer", "openai", LookupError("secret"))
 

@@ -118,7 +118,9 @@ def test_a_handler_added_from_a_handler_misses_nothing(client: Client) -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "coroutine"])
-def test_a_handler_that_raises_goes_on_and_is_warned_about_once(form: str, client: Client) -> None:
+def test_a_handler_that_raises_goes_on_and_is_warned_about_once(
+    form: str, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[str] = []
 
     def plain(event: Event) -> None:
@@ -131,9 +133,11 @@ def test_a_handler_that_raises_goes_on_and_is_warned_about_once(form: str, clien
     other = Collector()
     client.bus.add_handler({"plain": plain, "coroutine": coroutine}[form], CustomEvent)
     client.bus.add_handler(other.plain, CustomEvent)
-    with pytest.warns(ActGuardMonitoringWarning, match="LookupError") as caught:
+    said = rf"run the handler .*\.{form} failed: LookupError\. It said: bug in a subscriber\."
+    with caplog.at_level("DEBUG", "actguard"), pytest.warns(ActGuardMonitoringWarning, match=said) as caught:
         assert publish_and_flush(client, 5)
     assert len(caught) == 1
+    assert caplog.text.count("Traceback") == 5
     assert seen == other.names == ["0", "1", "2", "3", "4"]
 
 
@@ -208,10 +212,18 @@ def test_a_handler_may_take_together_what_has_arrived(form: str, client: Client)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "field"), [((None,), "function"), ((1,), "function"), ((print, 1), "kinds"), ((print, int), "kinds")]
+    ("arguments", "field", "said"),
+    [
+        ((None,), "function", "must be callable, not NoneType"),
+        ((1,), "function", "must be callable, not int"),
+        ((print, 1), "kinds", "1 is not an Event class"),
+        ((print, int), "kinds", "<class 'int'> is not an Event class"),
+    ],
 )
-def test_wrong_arguments_of_add_handler_are_named(arguments: tuple[Any, ...], field: str, client: Client) -> None:
-    with pytest.raises(ActGuardUsageError) as caught:
+def test_wrong_arguments_of_add_handler_are_named(
+    arguments: tuple[Any, ...], field: str, said: str, client: Client
+) -> None:
+    with pytest.raises(ActGuardUsageError, match=said) as caught:
         client.bus.add_handler(*arguments)
     assert caught.value.field == field
     assert not client.stats()["hub_running"]
