@@ -115,7 +115,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def connected(kind: str, server: SocketServer, **more: Any) -> Any:
     made: Any = openai.OpenAI if kind == "sync" else openai.AsyncOpenAI
-    client = made(api_key="k", base_url=server.url, max_retries=0)
+    web = server.url.replace("http:", "ws:")  # older SDKs would take wss
+    client = made(api_key="k", base_url=server.url, websocket_base_url=web, max_retries=0)
     realtime = client.realtime if hasattr(client, "realtime") else client.beta.realtime
     return realtime.connect(model=MODEL, **more)
 
