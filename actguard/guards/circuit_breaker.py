@@ -44,7 +44,8 @@ class CircuitBreaker(Guard[None]):
         return self._admit(call.args, call.kwargs)
 
     def quick(self) -> Quick:
-        return self._admit
+        key, holds, untroubled, admit = self.state_key, shared.holds, self._untroubled, self._admit
+        return lambda args, kwargs: admit(args, kwargs) if holds(key) else untroubled
 
     def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope:
         if not shared.holds(self.state_key):  # nothing has failed yet, or since the last success: half of the cost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar, overload
 
@@ -18,9 +18,8 @@ from actguard.exceptions import (
 )
 from actguard.guards.arguments import choice
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, intervened, refused
+from actguard.guards.protocol import CallScope, Quick, Replayed, intervened, refused
 from actguard.guards.repeats import PARAMETER, check_key, exception_classes, fingerprint, is_used_up
-from actguard.guards.run import Run
 from actguard.guards.state import run_of
 from actguard.guards.tools import Call, Replay, Tool, shown_name
 from actguard.rules import keys, values
@@ -101,56 +100,74 @@ class Idempotent(Guard[Outcome]):
         return bound
 
     def enter(self, call: Call) -> Any:
-        key = self.key if self._read is None else self._read(call.args, call.kwargs)
-        check_key(key)
-        return (_Work if call.tool is not None else _Block)(self, call, key).begin()
+        key = check_key(self.key if self._read is None else self._read(call.args, call.kwargs))
+        if self.tool is None:
+            call.started = True
+            return _Block(self, key, call.args, call.kwargs).begin(call)
+        return _Work(self, key, call.args, call.kwargs).begin(call)
+
+    def quick(self) -> Quick | None:
+        return None if self.waits else self._begin
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope:
+        assert self._read is not None
+        work = _Work(self, check_key(self._read(args, kwargs)), args, kwargs)
+        decision = work.ask()
+        if decision is keys.START:
+            return work
+        entered = work.decided(decision)
+        raise Replayed(entered.value)
 
 
 class _Work(CallScope):
     """One call under its key. This object stands for the call in the state of the key."""
 
-    __slots__ = ("_bell", "_call", "_fingerprint", "_guard", "_key", "_outer", "_run")
+    __slots__ = ("_args", "_bell", "_fingerprint", "_guard", "_key", "_kwargs", "_outer", "_run", "_store")
 
-    def __init__(self, guard: Idempotent, call: Call, key: str) -> None:
+    def __init__(self, guard: Idempotent, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._guard = guard
-        self._call = call
-        tool = call.tool
+        self._run = run_of("idempotent")
+        self._store = self._run.store
+        self._args = args
+        self._kwargs = kwargs
+        tool = guard.tool
         self._key: Key = ("idempotent", None if tool is None else tool.name, values.scalar_key(key))
-        self._fingerprint = b"" if tool is None else fingerprint(tool.arguments(call.args, call.kwargs))
+        self._fingerprint: Any = None if tool is None else fingerprint(tool.arguments(args, kwargs))
         self._bell: Reply[None] | None = None
-        self._outer: tuple[_Work, ...] = ()
 
-    def begin(self) -> Any:
+    def begin(self, call: Call) -> Any:
         """What entering the guard gives."""
-        self._run: Run = run_of("idempotent")
-        decision = self._begin()
+        decision = self._ask_and_wait() if self._guard.waits else self.ask()
         if self._bell is not None and decision.verdict is Verdict.IN_PROGRESS:
-            return self._wait(self._bell)
-        return self._decided(decision)
+            return self._wait(call, self._bell)
+        return self.decided(decision)
 
-    def _begin(self) -> Decision:
-        """Ask for the key; when another call has it and this one waits, there is a bell for it."""
-        store, now, waits = self._run.store, clock.monotonic(), self._guard.waits
-        self._bell = Reply() if waits else None
-        decision = store.apply(self._key, keys.begin, self, self._fingerprint, now, waits)
-        if waits and decision.owner in _working.get():  # it would wait for itself
-            store.apply(self._key, keys.leave, self)
+    def ask(self) -> Decision:
+        """Ask for the key."""
+        return self._store.apply(self._key, keys.begin, self, self._fingerprint, clock.monotonic())
+
+    def _ask_and_wait(self) -> Decision:
+        """The same; when another call has it, there is a bell for this one, which waits."""
+        self._bell = Reply()
+        decision = self._store.apply(self._key, keys.begin, self, self._fingerprint, clock.monotonic(), True)
+        if decision.owner in _working.get():  # it would wait for itself
+            self._store.apply(self._key, keys.leave, self)
             self._bell = None
         return decision
 
-    async def _wait(self, bell: Reply[None]) -> Any:
+    async def _wait(self, call: Call, bell: Reply[None]) -> Any:
         while True:
             try:
-                await self._call.wait(bell)
+                await call.wait(bell)
             except BaseException:
-                self._run.store.apply(self._key, keys.leave, self)
+                self._store.apply(self._key, keys.leave, self)
                 raise
-            decision = self._begin()
+            decision = self._ask_and_wait()
             if self._bell is None or decision.verdict is not Verdict.IN_PROGRESS:
-                return self._decided(decision)
+                return self.decided(decision)
             bell = self._bell
 
-    def _decided(self, decision: Decision) -> Any:
+    def decided(self, decision: Decision) -> Any:
         """What entering gives, once nothing is left to wait for."""
         if decision.verdict is Verdict.START:
             if self._guard.waits:
@@ -160,12 +177,17 @@ class _Work(CallScope):
         if decision.verdict is Verdict.REPLAY and not self._guard.raises and not is_used_up(decision.result):
             intervened(self._guard, action="return_cached")
             return Replay(decision.result)
-        refusal = _REFUSALS[decision.verdict](tool_name=shown_name(self._guard.tool), run_id=self._run.run_id)
+        refusal = _REFUSALS[decision.verdict](
+            tool_name=shown_name(self._guard.tool), run_id=run_of("idempotent").run_id
+        )
         raise refused(self._guard, refusal)
 
     def returned(self, value: Any) -> Any:
-        self._work_no_more()
-        self._end(keys.finish, value, clock.monotonic(), self._guard.ttl_s)
+        guard = self._guard
+        if guard.waits:
+            self._work_no_more()
+        if wake := self._store.apply(self._key, keys.finish, self, value, clock.monotonic(), guard.ttl_s):
+            _ring(wake)
         return value
 
     def leave(self, error: BaseException | None) -> None:
@@ -177,24 +199,32 @@ class _Work(CallScope):
         else:
             self._end(keys.lose, clock.monotonic(), self._guard.ttl_s)
 
+    def withdraw(self, error: BaseException) -> None:
+        self._work_no_more()
+        self._end(keys.release)
+
     def _work_no_more(self) -> None:
         if self._guard.waits and _working.get()[-1:] == (self,):
             _working.set(self._outer)
 
     def _had_no_effect(self, error: BaseException) -> bool:
-        call = self._call
-        if not call.started or isinstance(error, self._guard.safe):
+        if isinstance(error, self._guard.safe):
             return True
         # Arguments that do not fit the function: its body never began.
-        return isinstance(error, TypeError) and call.tool is not None and not call.tool.fits(call.args, call.kwargs)
+        tool = self._guard.tool
+        return isinstance(error, TypeError) and tool is not None and not tool.fits(self._args, self._kwargs)
 
     def _end(self, transition: Callable[..., Any], *facts: Any) -> None:
-        for waiter in self._run.store.apply(self._key, transition, self, *facts):
-            waiter._ring()
+        _ring(self._store.apply(self._key, transition, self, *facts))
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
         if self._bell is not None:
             self._bell.answer(None)
+
+
+def _ring(waiting: Iterable[Any]) -> None:
+    for work in waiting:
+        work.ring()
 
 
 class _Block(_Work):
@@ -202,9 +232,8 @@ class _Block(_Work):
 
     __slots__ = ("given",)
 
-    def _decided(self, decision: Decision) -> _Block:
-        entered = super()._decided(decision)
-        self._call.started = True
+    def decided(self, decision: Decision) -> _Block:
+        entered = super().decided(decision)
         self.given = Outcome(True, entered.value) if isinstance(entered, Replay) else Outcome(False, None)
         return self
 

@@ -45,12 +45,26 @@ class CallScope:
         """The exit when the call ends with ``error``, or (None) when its body did not have to run. What is raised here
         takes the place of the error."""
 
+    def withdraw(self, error: BaseException) -> None:
+        """The exit when the call ends with ``error`` before its body has begun: it had no effect."""
+        self.leave(error)
+
 
 Entered = CallScope | Replay | None
 """What entering a guard gives: a scope to leave, the result in place of the body's, or nothing to do when it ends."""
 Waiting = Coroutine[Any, Any, Entered]
 Quick = Callable[[tuple[Any, ...], dict[str, Any]], CallScope | None]
-"""The quick way into a guard: lets the call with these ``(args, kwargs)`` go on, or refuses it by raising."""
+"""The quick way into a guard: lets the call with these ``(args, kwargs)`` go on, or refuses it by raising, or raises
+`Replayed`."""
+
+
+class Replayed(BaseException):
+    """Raised by the quick way into a guard: here is the result, the body must not run. An exception, so that the many
+    calls that are none need not look. It never leaves the driver."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
 
 
 class Named(Protocol):
@@ -116,7 +130,8 @@ def began_at() -> float | None:
 def leave(call: Call, value: Any) -> Any:
     """The body has returned ``value``, or did not have to run. What the caller gets."""
     if call.replay is not None:
-        return _leave_without(call, call.replay)
+        _leave_without(call.entered)
+        return call.replay.value
     if call.began_at is not None:
         invoked(call.tool, call.began_at)
     entered = call.entered
@@ -132,13 +147,13 @@ def leave(call: Call, value: Any) -> Any:
     return value
 
 
-def _leave_without(call: Call, replay: Replay) -> Any:
+def _leave_without(entered: list[CallScope]) -> None:
+    """Leave what is ``entered``: the body does not have to run."""
     try:
-        while call.entered:
-            call.entered.pop().leave(None)
+        while entered:
+            entered.pop().leave(None)
     except BaseException as refusal:  # noqa: BLE001  raised again
-        leave_with(call.entered, refusal)
-    return replay.value
+        leave_with(entered, refusal, False)
 
 
 def failed(tool: Tool | None, entered: list[CallScope], started: bool, error: BaseException) -> NoReturn:
@@ -146,15 +161,19 @@ def failed(tool: Tool | None, entered: list[CallScope], started: bool, error: Ba
     what a guard makes of it, is raised again."""
     if started and isinstance(error, Exception) and not isinstance(error, ActGuardError):
         publish(ToolFailure, tool, error_type=type(error).__name__, error_message=_message_of(error)[:LONGEST_MESSAGE])
-    leave_with(entered, error)
+    leave_with(entered, error, started)
 
 
-def leave_with(entered: list[CallScope], error: BaseException) -> NoReturn:
+def leave_with(entered: list[CallScope], error: BaseException, started: bool = True) -> NoReturn:
     """Leave what is ``entered``, the innermost first, and raise ``error``, or what takes its place."""
     final = error
     while entered:
+        scope = entered.pop()
         try:
-            entered.pop().leave(final)
+            if started:
+                scope.leave(final)
+            else:
+                scope.withdraw(final)
         except BaseException as replacement:  # noqa: BLE001  raised below
             final = replacement
     try:
@@ -181,13 +200,16 @@ def _through(ways: Sequence[Quick]) -> Quick:
             for way in ways:
                 if (scope := way(args, kwargs)) is not None:
                     entered.append(scope)
+        except Replayed:
+            _leave_without(entered)
+            raise
         except BaseException as refusal:  # noqa: BLE001  raised again
-            leave_with(entered, refusal)
+            leave_with(entered, refusal, False)
         if len(entered) < 2:
             return entered[0] if entered else None
         return _Several(entered)
 
-    return enter_all
+    return enter_all if ways else lambda args, kwargs: None
 
 
 class _Several(CallScope):
@@ -205,8 +227,11 @@ class _Several(CallScope):
         return value
 
     def leave(self, error: BaseException | None) -> None:
-        assert error is not None  # the quick way knows no replay
+        assert error is not None  # the body runs, once all have been entered
         leave_with(self._entered, error)
+
+    def withdraw(self, error: BaseException) -> None:
+        leave_with(self._entered, error, False)
 
 
 # --- announcing -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from actguard.rules import keys
 PARAMETER = "idempotency_key"
 _SHORT = 256
 _SMALL = 2**53
+_LEAST = -_SMALL
 
 
 def is_used_up(result: object) -> bool:
@@ -30,19 +31,23 @@ def fingerprint(arguments: dict[str, Any]) -> Any:
                 return keys.fingerprint(arguments)
         elif kind is bool:
             flags = True
-        elif value is not None and (kind is not int or not -_SMALL < value < _SMALL):
+        elif value is not None and (kind is not int or not _LEAST < value < _SMALL):
             return keys.fingerprint(arguments)
     if flags:  # True is not 1
         return {name: (value,) if type(value) is bool else value for name, value in arguments.items()}
     return arguments
 
 
-def check_key(key: object) -> None:
-    if not isinstance(key, str) or not key:
-        what = "an empty str" if isinstance(key, str) else "None" if key is None else f"a {type(key).__name__}"
-        raise MissingIdempotencyKeyError(
-            f"idempotent: {PARAMETER} must be a non-empty str, not {what}", field=PARAMETER
-        )
+def check_key(key: object) -> str:
+    """``key``, if it is one.
+
+    Raises:
+        MissingIdempotencyKeyError: it is None, empty or no str.
+    """
+    if isinstance(key, str) and key:
+        return key
+    what = "an empty str" if isinstance(key, str) else "None" if key is None else f"a {type(key).__name__}"
+    raise MissingIdempotencyKeyError(f"idempotent: {PARAMETER} must be a non-empty str, not {what}", field=PARAMETER)
 
 
 def exception_classes(given: Any) -> tuple[type[BaseException], ...]:

@@ -94,10 +94,10 @@ def session_of(guard: Named) -> Session:
     Raises:
         GuardError: there is none (code ``NO_SESSION``); announced.
     """
-    session = active_session()
-    if session is None:
+    entered: _Entered | None = current_session.get()
+    if entered is None:
         raise refused(guard, _no_session(f"{guard.name} of {called(shown_name(guard.tool))}"))
-    return session
+    return entered.session
 
 
 def _no_session(what: str) -> GuardError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar, cast
 
-from actguard.context import active_run
+from actguard.context import active_run, current_run
 from actguard.exceptions import MissingRuntimeContextError
 from actguard.guards.run import Run
 from actguard.stores.memory import MemoryStore
@@ -26,11 +26,10 @@ def run_of(what: str) -> Run:
     Raises:
         MissingRuntimeContextError: there is none here.
     """
-    run = active_run()
+    run = current_run.get() or active_run()  # the latter knows of threads that were adopted
     if run is None or run.closed:
         raise MissingRuntimeContextError(what)
-    assert isinstance(run, Run)
-    return run
+    return cast(Run, run)
 
 
 class _Definition:

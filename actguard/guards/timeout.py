@@ -23,7 +23,7 @@ from actguard.context import active_run
 from actguard.exceptions import TimeoutUsageError, ToolTimeoutError
 from actguard.guards import workers
 from actguard.guards.guarding import Guard
-from actguard.guards.protocol import CallScope, intervened
+from actguard.guards.protocol import CallScope, Quick, intervened
 from actguard.guards.tools import Call, Kind, Tool, shown_name
 from actguard.rules import checks
 from actguard.scope import Reply
@@ -58,13 +58,19 @@ class Timeout(Guard[None]):
             if call.runner is None or call.runner.left() > self.seconds:
                 call.runner = steps
             return None
+        return self._begin(call.args, call.kwargs)
+
+    def quick(self) -> Quick | None:
+        return self._begin if self.tool is not None and self.tool.kind is Kind.COROUTINE else None
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallScope:
         if Reply.blocks_here():
             raise TimeoutUsageError(
                 "timeout cannot interrupt the body of a plain `with`. Use `async with`, or decorate a function: plain "
                 "functions run in a worker thread.",
                 field="timeout",
             )
-        return _Deadline(self, call)
+        return _Deadline(self)
 
     def expired(self) -> ToolTimeoutError:
         """The error for a call that took too long, announced."""
@@ -115,11 +121,10 @@ class _Timer:
 class _Deadline(CallScope):
     """Cancels what is inside when the time is up."""
 
-    __slots__ = ("_call", "_guard", "_timer")
+    __slots__ = ("_guard", "_timer")
 
-    def __init__(self, guard: Timeout, call: Call) -> None:
+    def __init__(self, guard: Timeout) -> None:
         self._guard = guard
-        self._call = call
         self._timer: _Timer | None = _Timer(guard.seconds)
 
     def returned(self, value: Any) -> Any:

@@ -14,6 +14,7 @@ from actguard.context import Process, current_run, current_session, current_tool
 from actguard.exceptions import ActGuardUsageError
 from actguard.guards.protocol import (
     Quick,
+    Replayed,
     Surrounding,
     began_at,
     enter,
@@ -101,6 +102,8 @@ def _quick_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
                 value = function(*args, **kwargs)
             finally:
                 current_tool.reset(outer)
+        except Replayed as stored:
+            return stored.value
         except BaseException as error:  # noqa: BLE001  raised again
             failed(tool, [] if scope is None else [scope], outer is not None, error)
         if began is not None:
@@ -131,6 +134,8 @@ def _quick_coroutine_function(tool: Tool, enter: Quick) -> Callable[..., Any]:
                 value = await function(*args, **kwargs)
             finally:
                 current_tool.reset(outer)
+        except Replayed as stored:
+            return stored.value
         except BaseException as error:  # noqa: BLE001  raised again
             failed(tool, [] if scope is None else [scope], outer is not None, error)
         if began is not None:

@@ -78,9 +78,10 @@ def mint(state: Fact | None, valid_until: float) -> tuple[Fact, None]:
     """
     if state is None:
         return Fact(valid_until), None
-    state.valid_until = max(valid_until, state.valid_until)
-    if state.holder is None:
-        state.expires_at = state.valid_until
+    if valid_until > state.valid_until:
+        state.valid_until = valid_until
+        if state.holder is None:
+            state.expires_at = valid_until
     return state, None
 
 

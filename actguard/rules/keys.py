@@ -46,21 +46,23 @@ class Decision(NamedTuple):
     owner: Hashable = None
 
 
-_START, _UNKNOWN, _REUSED = Decision(Verdict.START), Decision(Verdict.UNKNOWN), Decision(Verdict.REUSED)
+START = Decision(Verdict.START)
+_REUSED = Decision(Verdict.REUSED)
 
 
 class KeyState:
     """One key of one tool in one run."""
 
-    __slots__ = ("expires_at", "fingerprint", "outcome", "owner", "waiting")
+    __slots__ = ("expires_at", "fingerprint", "owner", "result", "verdict", "waiting")
 
-    def __init__(self, owner: Hashable, fingerprint: bytes) -> None:
+    def __init__(self, owner: Hashable, fingerprint: Any) -> None:
         self.owner: Hashable = owner
         """The call that is running, or None."""
         self.fingerprint = fingerprint
-        self.outcome = _UNKNOWN
-        """What the next call is told when none is running."""
-        self.waiting: dict[Hashable, None] = {}
+        self.verdict = Verdict.UNKNOWN
+        """What the next call is told when none is running, with the ``result`` of the one that was."""
+        self.result: Any = None
+        self.waiting: dict[Hashable, None] | None = None
         self.expires_at = math.inf
 
 
@@ -83,16 +85,18 @@ def fingerprint(arguments: Mapping[str, object], leave_out: str = "idempotency_k
 
 
 def begin(
-    state: KeyState | None, call: Hashable, arguments: bytes, now: float, wait: bool = False
+    state: KeyState | None, call: Hashable, arguments: Any, now: float, wait: bool = False
 ) -> tuple[KeyState, Decision]:
-    """A call with the fingerprint ``arguments`` begins. With ``wait``, it is noted down behind one that is running."""
+    """A call with the fingerprint ``arguments`` (anything that can be compared) begins. With ``wait``, it is noted down
+    behind one that is running."""
     if state is None or now >= state.expires_at:
-        return KeyState(call, arguments), _START
+        return KeyState(call, arguments), START
     if state.fingerprint != arguments:
         return state, _REUSED
     if state.owner is None:
-        return state, state.outcome
+        return state, Decision(state.verdict, state.result)
     if wait:
+        state.waiting = state.waiting or {}
         state.waiting[call] = None
     return state, Decision(Verdict.IN_PROGRESS, owner=state.owner)
 
@@ -101,14 +105,14 @@ def finish(
     state: KeyState | None, call: Hashable, result: Any, now: float, ttl_s: float
 ) -> tuple[KeyState | None, tuple[Hashable, ...]]:
     """``call`` is done: keep its result for ``ttl_s`` seconds. The decision is who must be woken."""
-    return _end(state, call, Decision(Verdict.REPLAY, result), now + ttl_s)
+    return _end(state, call, Verdict.REPLAY, result, now + ttl_s)
 
 
 def lose(
     state: KeyState | None, call: Hashable, now: float, ttl_s: float
 ) -> tuple[KeyState | None, tuple[Hashable, ...]]:
     """``call`` ended half-way: its outcome is unknown for ``ttl_s`` seconds. The decision is who must be woken."""
-    return _end(state, call, _UNKNOWN, now + ttl_s)
+    return _end(state, call, Verdict.UNKNOWN, None, now + ttl_s)
 
 
 def release(state: KeyState | None, call: Hashable) -> tuple[KeyState | None, tuple[Hashable, ...]]:
@@ -118,21 +122,22 @@ def release(state: KeyState | None, call: Hashable) -> tuple[KeyState | None, tu
     """
     if state is None or state.owner is not call:
         return state, ()
-    return None, tuple(state.waiting)
+    return None, tuple(state.waiting or ())
 
 
 def leave(state: KeyState | None, call: Hashable) -> tuple[KeyState | None, None]:
     """``call`` waits no longer."""
-    if state is not None:
+    if state is not None and state.waiting is not None:
         state.waiting.pop(call, None)
     return state, None
 
 
 def _end(
-    state: KeyState | None, call: Hashable, outcome: Decision, expires_at: float
+    state: KeyState | None, call: Hashable, verdict: Verdict, result: Any, expires_at: float
 ) -> tuple[KeyState | None, tuple[Hashable, ...]]:
     if state is None or state.owner is not call:
         return state, ()
-    wake, state.waiting = tuple(state.waiting), {}
-    state.outcome, state.expires_at, state.owner = outcome, expires_at, None
+    wake = tuple(state.waiting) if state.waiting is not None else ()
+    state.waiting = None
+    state.verdict, state.result, state.expires_at, state.owner = verdict, result, expires_at, None
     return state, wake

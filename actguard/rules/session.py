@@ -69,11 +69,10 @@ class CallSession:
         ``rule.check(arguments, call)``, then ``call.commit(clock())`` when the body returned, else ``call.release()``
     """
 
-    __slots__ = ("_apply", "_holds", "_key", "_now", "id", "scope", "tool")
+    __slots__ = ("_apply", "_holds", "_key", "_now", "id", "tool")
 
     def __init__(self, key: SessionKey, tool: str, apply: Apply, now: float) -> None:
         self.id = key[0]
-        self.scope: Mapping[str, str] = dict(key[1])
         self.tool = tool
         self._key = key
         self._apply = apply
@@ -82,6 +81,10 @@ class CallSession:
 
     def __repr__(self) -> str:
         return f"CallSession(tool={self.tool!r})"
+
+    @property
+    def scope(self) -> Mapping[str, str]:
+        return dict(self._key[1])
 
     def has_fact(self, kind: str, value: object) -> bool:
         key = facts.fact_key(self._key, kind, value)

@@ -109,6 +109,8 @@ def fact_id(value: object) -> FactId | None:
 
     Example: ``fact_id(1) == fact_id("1") == ("text", "1")``; ``fact_id(True)`` is None.
     """
+    if type(value) is str and 0 < len(value) <= LONGEST_ID:  # nearly all of them
+        return "text", value
     if type(value) is not str:
         value = plain(value)
         if type(value) is bytes:

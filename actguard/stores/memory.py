@@ -50,9 +50,10 @@ class Store(Protocol):
 
 
 class _Entry:
-    __slots__ = ("state", "timer")
+    __slots__ = ("key", "state", "timer")
 
-    def __init__(self, state: Expiring | None) -> None:
+    def __init__(self, key: Key, state: Expiring | None) -> None:
+        self.key = key
         self.state = state
         """None once the key is free."""
         self.timer = math.inf
@@ -85,7 +86,7 @@ class MemoryStore:
         self.holds: Callable[[Key], bool] = self._entries.__contains__
         """Whether a key has a state at this moment. Takes no lock: that may change a moment later."""
         # Timers by the whole second they belong to: setting and taking one costs the same however many there are.
-        self._buckets: dict[float, list[tuple[Key, _Entry]]] = {}
+        self._buckets: dict[float, list[_Entry]] = {}
         self._seconds: list[float] = []  # a heap of the keys of _buckets
         self._timers = 0
         self._next_due = math.inf
@@ -110,9 +111,9 @@ class MemoryStore:
             if entry is None:
                 state, decision = transition(None, *facts)
                 if state is not None:
-                    entry = self._entries[key] = _Entry(state)
+                    entry = self._entries[key] = _Entry(key, state)
                     if state.expires_at < _NEVER:
-                        self._set_timer(key, entry, state.expires_at)
+                        self._set_timer(entry, state.expires_at)
             else:
                 held: Any = entry.state
                 state, decision = transition(held, *facts)
@@ -123,7 +124,7 @@ class MemoryStore:
                     if state is not entry.state:  # a new one, or a finalizer has just come here and freed the key
                         entry.state, self._entries[key] = state, entry
                     if state.expires_at < entry.timer:
-                        self._set_timer(key, entry, state.expires_at)
+                        self._set_timer(entry, state.expires_at)
             if self._next_due < _NEVER and self._next_due <= (now := self._time()):
                 self._free_expired(now, _FREED_PER_UPDATE)
         except BaseException:
@@ -154,27 +155,27 @@ class MemoryStore:
             self._free_expired(self._time(), self._timers + len(self._seconds))
             return len(self._entries)
 
-    def _set_timer(self, key: Key, entry: _Entry, expires_at: float) -> None:
+    def _set_timer(self, entry: _Entry, expires_at: float) -> None:
         second = expires_at // 1.0
         entry.timer = second
         bucket = self._buckets.get(second)
         if bucket is None:
             bucket = self._buckets[second] = []
             heapq.heappush(self._seconds, second)
-        bucket.append((key, entry))
+            self._next_due = self._seconds[0] + 1.0
+        bucket.append(entry)
         self._timers += 1
         if self._timers > 2 * len(self._entries) + _SPARE_TIMERS:
             self._forget_dead_timers()
-        self._next_due = self._seconds[0] + 1.0
 
     def _forget_dead_timers(self) -> None:
         """Most timers belong to keys that were freed before their time: drop those."""
         for second, bucket in self._buckets.items():
-            bucket[:] = [timer for timer in bucket if self._is_live(second, *timer)]
+            bucket[:] = [entry for entry in bucket if self._is_live(second, entry)]
         self._timers = sum(map(len, self._buckets.values()))
 
-    def _is_live(self, second: float, key: Key, entry: _Entry) -> bool:
-        return entry.timer == second and self._entries.get(key) is entry
+    def _is_live(self, second: float, entry: _Entry) -> bool:
+        return entry.timer == second and self._entries.get(entry.key) is entry
 
     def _free_expired(self, now: float, at_most: int) -> None:
         """Look at ``at_most`` timers that are due; a state that lives on gets a new one."""
@@ -185,15 +186,15 @@ class MemoryStore:
             bucket = self._buckets[second]
             if bucket:
                 self._timers -= 1
-                key, entry = bucket.pop()
-                if self._is_live(second, key, entry):
+                entry = bucket.pop()
+                if self._is_live(second, entry):
                     entry.timer = math.inf
                     state = entry.state
                     if state is None or state.expires_at <= now:
                         entry.state = None
-                        del self._entries[key]
+                        del self._entries[entry.key]
                     elif state.expires_at < _NEVER:
-                        self._set_timer(key, entry, state.expires_at)
+                        self._set_timer(entry, state.expires_at)
             else:
                 del self._buckets[heapq.heappop(self._seconds)]
                 self._next_due = self._seconds[0] + 1.0 if self._seconds else math.inf
@@ -211,7 +212,7 @@ class Slot:
     def __init__(self, store: MemoryStore, key: Key) -> None:
         self._store = store
         self._key = key
-        self._entry = _Entry(None)
+        self._entry = _Entry(key, None)
 
     def apply(self, transition: Callable[[Any, float], tuple[Expiring, D]], now: float) -> D:
         """Apply ``transition(state, now)`` to the state behind the key; it never frees the key."""
@@ -226,7 +227,7 @@ class Slot:
                 if state is not entry.state:
                     entry.state, store._entries[self._key] = state, entry
                 if state.expires_at < entry.timer:
-                    store._set_timer(self._key, entry, state.expires_at)
+                    store._set_timer(entry, state.expires_at)
                 if store._next_due <= now:
                     store._free_expired(now, _FREED_PER_UPDATE)
         except BaseException:
