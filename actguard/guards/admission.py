@@ -94,7 +94,7 @@ class Waiter:
 class Desk:
     """Where the calls of one scope ask to be admitted."""
 
-    __slots__ = ("_account", "_manners", "_name", "_parts", "_tree", "hard")
+    __slots__ = ("_account", "_in_cost", "_manners", "_name", "_parts", "_tree", "hard")
 
     def __init__(self, parts: Parts, tree: Tree, account: Account, name: str | None, manners: Manners) -> None:
         self._parts = parts
@@ -104,6 +104,7 @@ class Desk:
         self._manners = manners
         self.hard = any(place.hard for place in account.chain())
         """True when this scope or one around it is hard: calls are admitted with their `Bound`."""
+        self._in_cost = any(place.limits.cost is not None for place in account.chain())
 
     def admit(self, asked: Asked) -> Ticket:
         """A ticket for the call, without waiting.
@@ -161,7 +162,8 @@ class Desk:
         expected = parts.history.expected(provider, model, limit)
         estimate = _with_output(asked.estimate, expected)
         usd = parts.prices.price(provider, model, estimate) or ZERO
-        soft = Terms(Hold(usd, estimate.total_tokens, tree.cost(provider, model, estimate, usd)))
+        cost = tree.cost(provider, model, estimate, usd) if self._in_cost else 0
+        soft = Terms(Hold(usd, estimate.total_tokens, cost))
         tariff = self._tariff(asked) if self.hard else None
         with tree.lock:
             refusal = _full(account)

@@ -39,14 +39,20 @@ class Asking(Protocol):
 def charge_for(spent: Spent, usd: Decimal, cost: int, scope_name: str | None, tool_name: str | None) -> Charge:
     """The charge of a call that cost ``usd`` dollars and ``cost`` cost units per attempt."""
     usage, attempts = spent.usage, spent.attempts
-    return Charge(
-        RowKey(spent.provider, spent.model, scope_name, tool_name, spent.estimated),
-        input_tokens=usage.input_tokens * attempts,
-        cached_input_tokens=usage.cached_input_tokens * attempts,
-        cache_write_tokens=usage.cache_write_tokens * attempts,
-        output_tokens=usage.output_tokens * attempts,
-        usd=EXACT.multiply(usd, Decimal(attempts)),
-        cost=cost * attempts,
+    row = RowKey(spent.provider, spent.model, scope_name, tool_name, spent.estimated)
+    read, written = usage.cached_input_tokens, usage.cache_write_tokens
+    charge = Charge(row, usage.input_tokens, read, written, usage.output_tokens, usd, cost)
+    return charge if attempts == 1 else _times(charge, attempts)
+
+
+def _times(charge: Charge, attempts: int) -> Charge:
+    return charge._replace(
+        input_tokens=charge.input_tokens * attempts,
+        cached_input_tokens=charge.cached_input_tokens * attempts,
+        cache_write_tokens=charge.cache_write_tokens * attempts,
+        output_tokens=charge.output_tokens * attempts,
+        usd=EXACT.multiply(charge.usd, Decimal(attempts)),
+        cost=charge.cost * attempts,
     )
 
 

@@ -32,10 +32,11 @@ def input_tokens(body: Any) -> int:
     for values in groups:  # which grows meanwhile: the whole body is walked without a call for each part
         for value in values:
             if isinstance(value, str):
-                if len(value) > MEDIA_LENGTH and is_media(value):
+                length = len(value)
+                if length > MEDIA_LENGTH and is_media(value):
                     media += media_tokens(value)
                 else:
-                    size += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+                    size += length if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
             elif isinstance(value, dict):
                 size += sum(map(len, map(str, value)))  # names of fields are ASCII as good as always
                 groups.append(value.values())

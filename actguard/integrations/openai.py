@@ -87,17 +87,11 @@ class OpenAIExchange(StainlessExchange):
         return self._estimated
 
     def request(self) -> Request:
-        body = self.body
-        request = Request(
-            model=model_of(self.api, body),
-            api=self.api,
-            stream=self.streams,
-            estimate=self.estimate,
-            output_limit=output_limit(self.api, body),
-            outputs=outputs(self.api, body),
-        )
+        api, body, streams = self.api, self.body, self.streams
+        model, limit, number = model_of(api, body), output_limit(api, body), outputs(api, body)
+        request = Request(model, api, streams, self.estimate, limit, number)
         self.see_parsed_answers()
-        if self.api in ("chat.completions", "completions") and self.streams and not self.raw:
+        if streams and api in ("chat.completions", "completions") and not self.raw:
             self._ask_for_usage()
         return request
 

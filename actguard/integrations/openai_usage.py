@@ -89,15 +89,11 @@ def usage_of(block: Any) -> Usage | None:
     )
     read = min(count(inputs, "cached_tokens") or count(block, "prompt_cache_hit_tokens"), input_tokens)
     written = min(count(inputs, "cache_write_tokens"), input_tokens - read)
-    reported = outputs.get("reasoning_tokens") is not None
-    return Usage(
-        uncached_input_tokens=input_tokens - read - written,
-        cache_read_tokens=read,
-        cache_write_5m_tokens=written,
-        output_tokens=output_tokens,
-        reasoning_tokens=min(count(outputs, "reasoning_tokens"), output_tokens) if reported else None,
-        details=_modalities(inputs, outputs, input_tokens, output_tokens),
-    )
+    reasoning = None
+    if outputs.get("reasoning_tokens") is not None:
+        reasoning = min(count(outputs, "reasoning_tokens"), output_tokens)
+    details = _modalities(inputs, outputs, input_tokens, output_tokens)
+    return Usage(input_tokens - read - written, read, written, 0, output_tokens, reasoning, 0, details)
 
 
 def _details(block: Any) -> Mapping[str, Any]:
@@ -111,7 +107,7 @@ def _modalities(
     """Tokens that were not text, as parts of the input and the output."""
     parts: dict[str, int | float] = {}
     for fields, whole, kind in ((inputs, input_tokens, "input"), (outputs, output_tokens, "output")):
-        for modality, name in _MODALITIES:
+        for modality, name in _MODALITIES if fields else ():
             if fields.get(name) and (tokens := min(count(fields, name), whole)):
                 parts[f"{kind}_{modality}_tokens"] = tokens
     if inputs.get("cached_tokens_details") is not None:
