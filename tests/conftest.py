@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from actguard.client import Client
 from actguard.money.own_prices import Price
+from actguard.testing import LoopbackProvider
 
 # The gate tries the same cases each time, so that it fails for what changed; `make fuzz` looks for new ones.
 settings.register_profile("gate", derandomize=True)
@@ -51,3 +52,10 @@ def client() -> Iterator[Client]:
     """A local client: an input token costs a millionth of a dollar, an output token ten, at any model."""
     with Client(prices={"*": Price(input_per_mtok=1, output_per_mtok=10)}) as client:
         yield client
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[LoopbackProvider]:
+    """A local provider for the clients of this test's own loop, which are closed with it."""
+    async with LoopbackProvider() as provider:
+        yield provider

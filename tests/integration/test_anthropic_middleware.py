@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -22,12 +21,6 @@ ASK: Any = {"model": MODEL, "max_tokens": 200, "messages": [{"role": "user", "co
 REFUSED = Answer(text="I would rather", finish="content_filter", input_tokens=1000, output_tokens=20)
 REFUSED_AT_ONCE = Answer(text="", finish="content_filter", input_tokens=1000, output_tokens=1)
 SERVED = Answer(text="Gladly.", input_tokens=1100, output_tokens=30)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 def client_of(provider: LoopbackProvider, mode: str, *between: Any) -> Any:

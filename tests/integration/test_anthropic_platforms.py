@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -20,12 +19,6 @@ REGIONAL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 GLOBAL = "global.anthropic.claude-sonnet-4-5-20250929-v1:0"
 OWN_PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
 ANSWER = Answer(text="Hi", input_tokens=1000, output_tokens=100)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

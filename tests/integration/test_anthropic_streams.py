@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anthropic
@@ -20,12 +20,6 @@ from actguard.testing import Answer, Gate, LoopbackProvider
 
 MODEL = "claude-sonnet-4-6"
 ASK: Any = {"model": MODEL, "max_tokens": 4000, "messages": [{"role": "user", "content": "Hello there, how are you?"}]}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pydantic
@@ -32,12 +32,6 @@ COUNTED = Answer(text="Hi", input_tokens=1000, cached_input_tokens=400, output_t
 
 class City(pydantic.BaseModel):
     name: str
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -26,12 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientS
 
 OLD = genai.__version__.startswith("0.")
 MODEL = "gemini-2.5-flash"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

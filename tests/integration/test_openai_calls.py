@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -26,12 +26,6 @@ class City(pydantic.BaseModel):
 
 
 CITY = Answer(text='{"name": "Oslo"}', input_tokens=500, output_tokens=20)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

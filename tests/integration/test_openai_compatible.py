@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -12,12 +11,6 @@ from openai_calls import ASK, assert_charged_as_billed, chat_chunks, chat_stream
 from spending import spending
 
 from actguard.testing import Failure, LoopbackProvider
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -18,12 +17,6 @@ from actguard.testing import Answer, Failure, Gate, Hang, LoopbackProvider, Rese
 
 IMPATIENT = openai.Timeout(5, read=0.1)
 """Connecting may take its time; only the answer has to come soon."""
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -19,12 +19,6 @@ from actguard.exceptions import BudgetExceededError
 from actguard.testing import Answer, Gate, LoopbackProvider, ToolCall
 
 LONG = Answer(text="word " * 200, chunks=50, input_tokens=400)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[LoopbackProvider]:
-    async with LoopbackProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(params=MODES)
