@@ -7,7 +7,6 @@ GET  messages/batches/…, cancel  free; a batch that ended without any answer g
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -20,10 +19,11 @@ from actguard.integrations.anthropic_bound import bound_of
 from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
 from actguard.integrations.anthropic_usage import field, price_context, read_usage
 from actguard.integrations.batches import BATCH_PRICE, Batches, batches_here
-from actguard.integrations.bodies import BodyReader, meter_body, notice_close, unread
+from actguard.integrations.bodies import BodyReader, meter_body, unread
+from actguard.integrations.items import meter_items
 from actguard.integrations.metering import FREE, Bill, Bound, Outcome, Request, Settlement, Unknown
 from actguard.integrations.stainless import StainlessExchange, http_response_of, path_of
-from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
+from actguard.integrations.streams import StreamMeter, StreamReader
 from actguard.money.usage import Usage
 
 API = "messages.batches"
@@ -137,20 +137,8 @@ class BatchResults(BatchStatus):
         self._settlement = settlement
         if not hasattr(type(result), "__decode__"):
             return self._raw(result, settlement)
-        meter = StreamMeter(self.reader(), settlement, result)
-        response = result.http_response
-        # On a copy, as a generator that referred to the decoder would keep it, and its connection, from going.
-        unread = copy.copy(result)
-        unread.__dict__.pop("_iterator", None)
-        notice_close(response, meter)
-        if hasattr(type(result), "__anext__"):
-            result._iterator = MeteredAsyncIterator(unread.__decode__(), meter, response.aclose)
-        else:
-            result._iterator = MeteredIterator(unread.__decode__(), meter, response.close)
+        meter_items(result, result.http_response, "__decode__", StreamMeter(self.reader(), settlement, result))
         return result
-
-    def reader(self) -> StreamReader:
-        return ResultsReader(self)
 
     def _raw(self, result: Any, settlement: Settlement) -> Any:
         """The results as an HTTP response, with its body read or not."""

@@ -6,6 +6,7 @@ the model that the user named; the platforms rewrite both later. It is billed by
     POST messages                        a message                                    `AnthropicExchange`
     the same through middleware          each request that goes out below it          `anthropic_attempts`
     messages/batches                     held when submitted, charged by results      `anthropic_batches`
+    sessions, dreams, deployments        counted when they are looked at             `anthropic_agents`
     everything else                      free: counting tokens, models, files, lists
 """
 
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from actguard.integrations.anthropic import AnthropicExchange
+from actguard.integrations.anthropic_agents import agent_exchange
 from actguard.integrations.anthropic_attempts import MiddlewareExchange, async_attempt, has_middleware, sync_attempt
 from actguard.integrations.anthropic_batches import BATCHES, BatchExchange, BatchResults, BatchStatus, SubmittedBatch
 from actguard.integrations.metering import Exchange
@@ -26,7 +28,7 @@ APIS: Mapping[str, str] = {"v1/messages": "messages", "v1/complete": "completion
 
 
 def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
-    """An exchange for a message or a batch of them; None for what is free: counting tokens, models, files."""
+    """An exchange for a message, a batch or an agent; None for what is free: counting tokens, models, files."""
     options = options_of(args, kwargs)
     method, path = options.method.lower(), path_of(options)
     if method == "post":
@@ -34,8 +36,9 @@ def open_exchange(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             if path == known or path.endswith("/" + known):
                 kind = MiddlewareExchange if has_middleware(client) else AnthropicExchange
                 return kind(client, args, kwargs, api)
-    of_batch = _of_batch(method, path)
-    return None if of_batch is None else of_batch(client, args, kwargs)
+    if (of_batch := _of_batch(method, path)) is not None:
+        return of_batch(client, args, kwargs)
+    return agent_exchange(client, args, kwargs, method, options)
 
 
 def _of_batch(method: str, path: str) -> type[BatchExchange] | None:
