@@ -13,7 +13,7 @@ from actguard import clock
 from actguard.doctor.configuration import Configuration
 from actguard.doctor.deadline import Deadline
 from actguard.doctor.findings import Finding, counted, ok, problem, warning
-from actguard.gateway.spool import SCHEMA_VERSION
+from actguard.gateway.spool import SCHEMA_VERSION, addressee
 from actguard.settings import Settings
 
 PATIENCE_S = 1.0
@@ -35,6 +35,7 @@ class Backlog:
     """What waits for one gateway."""
 
     gateway: str
+    """Its address, and a mark of the account: see `addressee`."""
     kind: str
     letters: int
     oldest: float
@@ -121,18 +122,16 @@ def _backlog(file: sqlite3.Connection, settings: Settings) -> list[Finding]:
         "SELECT gateway, kind, COUNT(*), MIN(put_at) FROM letters GROUP BY gateway, kind ORDER BY gateway, kind DESC"
     )
     backlogs = [Backlog(*row) for row in rows]
-    own = [each for each in backlogs if each.gateway == settings.gateway_url]
-    others = [each for each in backlogs if each.gateway != settings.gateway_url]
-    findings = [_own(own)]
-    for gateway in sorted({each.gateway for each in others}):
-        there = [each for each in others if each.gateway == gateway]
-        findings.append(
-            warning(
-                "waiting",
-                f"{_what(there)} for another gateway, {gateway}",
-                "Only a client with that gateway_url delivers it: start one once, or delete what nobody wants.",
-            )
-        )
+    here = ""  # a client without a gateway delivers nothing
+    if settings.gateway_url is not None and settings.api_key is not None:
+        here = addressee(settings.gateway_url, settings.api_key.get_secret_value())
+    findings = [_own([each for each in backlogs if each.gateway == here])]
+    for gateway in sorted({each.gateway for each in backlogs if each.gateway != here}):
+        there = [each for each in backlogs if each.gateway == gateway]
+        url = gateway.partition(" ")[0]  # behind it stands a mark of the account
+        whose = "another key" if here and url == settings.gateway_url else f"another gateway, {url}"
+        fix = "Only a client with that gateway_url and api_key delivers it: start one, or delete what nobody wants."
+        findings.append(warning("waiting", f"{_what(there)} for {whose}", fix))
     return findings
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from actguard.exceptions import MonitoringDegradedError
-from actguard.gateway.spool import Letter, SpoolError, SpoolFile, Waiting, choose
+from actguard.gateway.letters import Letter, SpoolError, Waiting, choose
 from actguard.gateway.worker import Worker
+
+if TYPE_CHECKING:
+    from actguard.gateway.spool import SpoolFile
 
 P = ParamSpec("P")
 T = TypeVar("T")

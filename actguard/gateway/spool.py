@@ -14,11 +14,13 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from hashlib import sha256
 from urllib.parse import quote
 from uuid import uuid4
+
+from actguard.gateway.letters import Letter, SpoolError, Waiting, choose
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -37,56 +39,18 @@ ALIVE = ".alive"
 """How the file ends whose lock says that an owner lives."""
 
 
-class Letter(NamedTuple):
-    """Something to deliver."""
+def addressee(gateway_url: str, api_key: str) -> str:
+    """Whom letters are for: a gateway, and the account that a key stands for.
 
-    key: str
-    """The id of an event, the Idempotency-Key of a settlement: the same letter is never there twice."""
-    body: bytes
-    """JSON."""
-
-
-def choose(letters: Iterable[Letter], count: int, size: int | None, skip: Collection[str]) -> list[Letter]:
-    """The first ``count`` of ``letters`` that are not to be skipped, of at most ``size`` bytes (but always one)."""
-    chosen: list[Letter] = []
-    total = 0
-    for letter in letters:
-        if letter.key in skip:
-            continue
-        total += len(letter.body)
-        if chosen and size is not None and total > size:
-            break
-        chosen.append(letter)
-        if len(chosen) == count:
-            break
-    return chosen
-
-
-class Waiting(NamedTuple):
-    """How much waits."""
-
-    letters: int = 0
-    size: int = 0
-    """Bytes."""
-
-
-class SpoolError(Exception):
-    """The file cannot do it. ``kind`` is "corrupt", "full", "locked", "version" or "io"."""
-
-    def __init__(self, kind: str, summary: str) -> None:
-        super().__init__(summary)
-        self.kind = kind
-        self.summary = summary
-
-    @property
-    def lasting(self) -> bool:
-        """True when trying again is of no use."""
-        return self.kind in {"corrupt", "version"}
+    They go out with the key of whoever delivers them, so those of another account are left alone. The key is not in
+    the file, and cannot be found by this part of its hash.
+    """
+    return f"{gateway_url} {sha256(api_key.encode()).hexdigest()[:16]}"
 
 
 class SpoolFile:
-    """One client's view of a spool. Blocks; used by one thread at a time, and not by a forked child of the process that
-    opened it: it neither uses, closes nor frees it.
+    """One client's view of a spool: the letters for ``gateway``, see `addressee`. Blocks; used by one thread at a time,
+    and not by a forked child of the process that opened it: it neither uses, closes nor frees it.
 
     Raises:
         SpoolError: from every method.

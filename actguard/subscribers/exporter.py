@@ -30,8 +30,8 @@ from actguard.gateway.envelope import envelope
 from actguard.gateway.failures import GatewayFailure
 from actguard.gateway.http import Call, Transport
 from actguard.gateway.json_safe import utc_text
+from actguard.gateway.letters import Letter
 from actguard.gateway.outbox import Outbox
-from actguard.gateway.spool import Letter
 from actguard.gateway.wire import EVENTS_PATH
 from actguard.settings import EventMode, Settings
 from actguard.subscribers.tool_runs import exports_tool_runs

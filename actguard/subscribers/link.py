@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from importlib import import_module
 from typing import Any, TypeVar
 
 from actguard.bus import Bus
@@ -18,7 +19,6 @@ from actguard.exceptions import ActGuardError, BudgetTransportError, MonitoringD
 from actguard.gateway.failures import GatewayFailure
 from actguard.gateway.http import Answer, Call, Transport, load
 from actguard.gateway.outbox import Outbox, Spool
-from actguard.gateway.spool import SpoolFile
 from actguard.gateway.tariff_source import INSTEAD, TariffSource
 from actguard.hub import Hub
 from actguard.scope import Reply
@@ -49,15 +49,18 @@ class _Life:
 
     def __init__(self, settings: Settings, bus: Bus) -> None:
         assert settings.gateway_url is not None
+        assert settings.api_key is not None
         self.process = os.getpid()
         self.ready = asyncio.Event()
         """Set when what waits is known."""
         self.transport = Transport(settings)
         self.spool: Spool | None = None
         if settings.spool is not None:
+            from actguard.gateway.spool import SpoolFile, addressee  # with SQLite, which most programs do without
+
             file = SpoolFile(
                 settings.spool,
-                gateway=settings.gateway_url,
+                gateway=addressee(settings.gateway_url, settings.api_key.get_secret_value()),
                 max_bytes=settings.spool_max_bytes,
                 patience_s=min(SPOOL_PATIENCE_S, settings.budget_timeout_s / 2),
             )
@@ -109,6 +112,8 @@ class GatewayLink:
         self._life: _Life | None = None
         mode = settings.event_mode
         load()
+        if settings.spool is not None:
+            import_module("actguard.gateway.spool")  # here, for the reason that `load` gives
         hub.add(self)
         bus.add_answerer(self._reserve, ReserveRequested, undo=self._undo)
         bus.add_answerer(self._settle, SettleRequested)

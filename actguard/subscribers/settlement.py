@@ -18,8 +18,8 @@ from actguard.exceptions import ActGuardError
 from actguard.gateway.delivery import UNREADABLE_PAUSE_S, Delivery
 from actguard.gateway.failures import GatewayFailure, timed_out
 from actguard.gateway.http import Call, Transport
+from actguard.gateway.letters import Letter
 from actguard.gateway.outbox import Outbox
-from actguard.gateway.spool import Letter
 from actguard.gateway.wire import SETTLE_PATH, raise_if_refused, settle_request
 from actguard.settings import Settings
 from actguard.subscribers.tasks import Tasks, ends_within

@@ -4,6 +4,7 @@ process is killed where it stands.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -52,6 +53,13 @@ def rows(spool: str) -> list[tuple[str, str]]:
         return file.execute("SELECT kind, key FROM letters ORDER BY seq").fetchall()
 
 
+def holds(spool: str, letters: int) -> bool:
+    try:
+        return len(rows(spool)) >= letters
+    except sqlite3.OperationalError:  # it is being made
+        return False
+
+
 def test_what_was_delivered_leaves_nothing_behind(gateway: LoopbackGateway, spool: str) -> None:
     with client_of(gateway, spool=spool) as client:
         one_run(client)
@@ -91,6 +99,24 @@ def test_closing_does_not_wait_for_a_gateway_that_is_away_when_nothing_can_be_lo
     assert [kind for kind, _ in rows(spool)] == ["event"]
 
 
+def test_accounts_that_share_a_file_do_not_deliver_each_others_letters(gateway: LoopbackGateway, spool: str) -> None:
+    gateway.fail("settle", Fault(status=503))
+    gateway.fail("events", Fault(status=503))
+    with recorded(), client_of(gateway, spool=spool) as client:
+        one_run(client)
+    left = rows(spool)
+    assert {kind for kind, _ in left} == {"settlement", "event"}
+    gateway.heal()
+    with client_of(gateway, spool=spool, api_key="another-key") as other:
+        assert other.flush()
+        assert not any(request.authorized is False for request in gateway.requests)
+    assert rows(spool) == left
+    client_of(gateway, spool=spool).close()
+    assert rows(spool) == []
+    assert [len(each.settlements) for each in gateway.reservations] == [1]
+    assert b"loopback-key" not in Path(spool).read_bytes()
+
+
 def test_a_batch_is_not_dropped_after_its_last_retry(gateway: LoopbackGateway, spool: str) -> None:
     gateway.fail("events", Fault(status=500), times=10)
     with recorded() as warned, client_of(gateway, spool=spool, event_max_retries=1) as client:
@@ -107,7 +133,7 @@ def test_a_long_outage_needs_no_memory(gateway: LoopbackGateway, spool: str) -> 
         for number in range(1000):
             client.bus.publish(CustomEvent(category="test", name="note", payload={"number": number}))
             if number % 50 == 0:  # the queue in front of the file is not what is tested
-                until(lambda number=number: len(rows(spool)) > number)  # type: ignore[misc]
+                until(functools.partial(holds, spool, number + 1))
         assert client.stats()["events_dropped"] == 0
         gateway.heal()
         assert client.flush()

@@ -381,7 +381,7 @@ def test_a_local_client_imports_no_sdk_and_a_scope_starts_only_the_price_loader(
         import sys, threading
         import actguard
         client = actguard.Client()
-        unwanted = (*{SDKS!r}, "aiohttp")
+        unwanted = (*{SDKS!r}, "aiohttp", "sqlite3")
         print([name for name in unwanted if name in sys.modules], "genai_prices" in sys.modules)
         print(sorted(thread.name for thread in threading.enumerate()))
         started = []

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from actguard.exceptions import MonitoringDegradedError
+from actguard.gateway.letters import Letter, SpoolError
 from actguard.gateway.outbox import Outbox, Spool
-from actguard.gateway.spool import Letter, SpoolError, SpoolFile
+from actguard.gateway.spool import SpoolFile
 
 
 def letter(key: str, size: int = 2) -> Letter:

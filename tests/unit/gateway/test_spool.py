@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from actguard.gateway.spool import Letter, SpoolError, SpoolFile, Waiting
+from actguard.gateway.letters import Letter, SpoolError, Waiting
+from actguard.gateway.spool import SpoolFile
 
 HERE = "http://127.0.0.1:1"
 
@@ -103,7 +104,8 @@ def dying(path: str) -> None:
     """A process that puts two letters and is killed where it stands."""
     script = (
         "import os, signal, sys\n"
-        "from actguard.gateway.spool import Letter, SpoolFile\n"
+        "from actguard.gateway.letters import Letter\n"
+        "from actguard.gateway.spool import SpoolFile\n"
         f"file = SpoolFile({path!r}, gateway={HERE!r}, max_bytes=2**24, patience_s=5)\n"
         "file.open()\n"
         "file.put('event', [Letter('x', b'1')])\n"
@@ -225,7 +227,8 @@ def test_many_writers_lose_nothing(opened: Any, path: str) -> None:
     """Four processes and four clients of this one, all at once."""
     script = (
         "import sys\n"
-        "from actguard.gateway.spool import Letter, SpoolFile\n"
+        "from actguard.gateway.letters import Letter\n"
+        "from actguard.gateway.spool import SpoolFile\n"
         f"file = SpoolFile({path!r}, gateway={HERE!r}, max_bytes=2**24, patience_s=20)\n"
         "file.open()\n"
         "for n in range(50): file.put('event', [Letter(f'{sys.argv[1]}-{n}', b'1')])\n"
