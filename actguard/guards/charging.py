@@ -174,33 +174,38 @@ class Ticket:
                 self._put_entry(NOT_BILLED)
         tree.room_came_back()
 
-    def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
+    def check(self, so_far: Usage, at_least: Usage | None = None) -> tuple[BudgetExceededError | None, int]:
         """While a stream runs: is a limit reached with what it used so far?
 
+        ``so_far`` is the best estimate, by which it is charged should it end here; ``at_least`` is what it has used for
+        certain, which decides: a guess that is too high never closes a stream that fits. None: the same.
         Returns the error to raise (or None), and how many more output tokens may come before the next check is due.
         No more tokens: close the stream at the provider and deliver what arrived; then raise the error, or, where
         there is none because the scope says ``on_crossing="return"``, let the stream end.
         """
         so_far = self._at_most(so_far)
+        running = self._worth(so_far if at_least is None else self._at_most(at_least))
         if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
-            crossed = self._apply(self._estimated(so_far), settle=False, publish=False)
-            with self._tree.lock:
-                if self.settled:
-                    return None, NEVER
-                full = crossed or ledger.full(self.account)
-            return self._verdict(crossed, full)
-        usd = self._price(self._estimated(so_far)) or ZERO
-        running = Hold(usd, so_far.total_tokens, self._tree.cost(self.provider, self.model, so_far, usd))
+            self._apply(self._estimated(so_far), settle=False, publish=False)
+        expected = running if at_least is None or self._charge is not None else self._worth(so_far)
         with self._tree.lock:
             if self.settled:
                 return None, NEVER
-            hold = ledger.at_least(self._hold, running)
+            if self._charge is not None:
+                running = ledger.beyond(running, self._charge)
+            else:
+                hold = ledger.at_least(self._hold, expected)
+                ledger.rehold(self.account, self._hold, hold)
+                self._hold = hold
             ledger.progress(self.account, self._running, running)
-            ledger.rehold(self.account, self._hold, hold)
-            self._running, self._hold = running, hold
+            self._running = running
             crossed = ledger.full_while_running(self.account, raises)
             full = crossed or ledger.full_while_running(self.account)
         return self._verdict(crossed, full)
+
+    def _worth(self, usage: Usage) -> Hold:
+        usd = self._price(self._estimated(usage)) or ZERO
+        return Hold(usd, usage.total_tokens, self._tree.cost(self.provider, self.model, usage, usd))
 
     def _verdict(self, crossed: Full | None, full: Full | None) -> tuple[BudgetExceededError | None, int]:
         if full is None:
@@ -254,8 +259,9 @@ class Ticket:
 
     def _finish(self, spent: Spent) -> BudgetExceededError | None:
         full = self._apply(spent, settle=True, publish=True)
-        if not spent.estimated:
-            self._tree.parts.history.note(self.provider, self.model, spent.usage.output_tokens)
+        if not spent.estimated and (spent.context or NO_CONTEXT).get("processing") != "batch":
+            others = len(self._tree.open_calls)
+            self._tree.parts.history.note(self.provider, self.model, spent.usage.output_tokens, others)
         if full is None:
             return None
         return self._tree.refusal(full, announce=self._cut is None)

@@ -7,13 +7,14 @@ from typing import Any
 
 from actguard.integrations.anthropic_bound import bound_of, limit_fields
 from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
-from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage
+from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage, usage_of_others
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.estimate import text_tokens
 from actguard.integrations.eventstream import EventStreamBodyReader
 from actguard.integrations.metering import Bill, Bound, Outcome, Request, Unknown
 from actguard.integrations.stainless import StainlessExchange
 from actguard.integrations.streams import StreamReader
+from actguard.integrations.written import input_at_least
 from actguard.money.usage import Usage
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
@@ -60,7 +61,12 @@ class AnthropicExchange(StainlessExchange):
         usage = read_usage(block)
         if usage is None:
             return None
-        return Bill(usage, model=self.priced_model(field(answer, "model")), context=price_context(block, self.body))
+        return Bill(
+            usage,
+            model=self.priced_model(field(answer, "model")),
+            context=price_context(block, self.body),
+            others=others_of(block),
+        )
 
     def without_usage(self, answer: Any) -> Outcome:
         text = written_text(answer)
@@ -113,7 +119,17 @@ class MessageReader(StreamReader):
             model=exchange.priced_model(message.model),
             context=price_context(message.block, exchange.body),
             estimated=not message.complete,
+            others=others_of(message.block) if message.complete else (),
         )
+
+    def at_least(self) -> Usage:
+        usage = self._message.usage_at_least() or Usage()
+        return usage if self._message.counted else input_at_least(self._exchange.estimate) + usage
+
+
+def others_of(block: object) -> tuple[Bill, ...]:
+    """What other models used on the way to an answer with this usage block."""
+    return tuple(Bill(usage, model=model) for model, usage in usage_of_others(block))
 
 
 def written_text(answer: Any) -> str:

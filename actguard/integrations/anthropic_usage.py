@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.written import Written
 from actguard.money.usage import Usage
 
 _USAGE_FIELDS = (
@@ -67,7 +68,33 @@ def _untotalled_iterations(block: object) -> list[object]:
     iterations = field(block, "iterations")
     if not isinstance(iterations, list):
         return []
-    return [part for part in iterations if field(part, "type") in _UNTOTALLED_ITERATIONS]
+    return [part for part in iterations if field(part, "type") in _UNTOTALLED_ITERATIONS and _other_model(part) is None]
+
+
+def _other_model(part: object) -> str | None:
+    """The model of an advisor's iteration, which has a price of its own."""
+    model = field(part, "model") if field(part, "type") == "advisor_message" else None
+    return model if isinstance(model, str) and model else None
+
+
+def usage_of_others(block: object) -> list[tuple[str, Usage]]:
+    """What other models used on the way to a message, which is in none of its totals: (model, usage) of each.
+
+    Those are advisors, and the models that declined before a fallback answered.
+    """
+    iterations = field(block, "iterations")
+    parts = iterations if isinstance(iterations, list) else []
+    served = next((field(part, "model") for part in parts if field(part, "type") == "fallback_message"), None)
+    others: list[tuple[str, Usage]] = []
+    for part in parts:
+        model = _other_model(part)
+        if model is None and served is not None and field(part, "type") == "message":
+            named = field(part, "model")
+            model = named if isinstance(named, str) and named not in ("", served) else None
+        usage = None if model is None else read_usage(part)
+        if model is not None and usage is not None:
+            others.append((model, usage))
+    return others
 
 
 def _cache_writes(part: object) -> tuple[int, int]:
@@ -104,11 +131,12 @@ def price_context(block: object, request: Mapping[str, Any] | None = None) -> di
 class StreamedMessage:
     """Follows the events of one streamed message and knows at any time what it has cost so far."""
 
-    __slots__ = ("_block", "_final", "_generated_bytes", "_texts", "complete", "model")
+    __slots__ = ("_block", "_final", "_generated_bytes", "_texts", "_written", "complete", "model")
 
     def __init__(self) -> None:
         self._block: dict[str, Any] = {}
         self._generated_bytes = 0
+        self._written = Written()
         self._texts: list[str] = []
         self._final = False
         self.model: str | None = None
@@ -166,6 +194,7 @@ class StreamedMessage:
         if not isinstance(text, str):
             return
         self._generated_bytes += len(text.encode("utf-8", "replace"))
+        self._written.add(text)
         if visible:
             self._texts.append(text)
 
@@ -182,6 +211,14 @@ class StreamedMessage:
 
     def usage(self) -> Usage | None:
         """Used so far: exact once complete; before that exact input and estimated output. None: nothing is known."""
+        return self._with_output(self.output_tokens)
+
+    def usage_at_least(self) -> Usage | None:
+        """Used so far for certain. None: nothing is known."""
+        reported = _count(self._block, "output_tokens")
+        return self._with_output(reported if self.complete else max(reported, self._written.tokens_at_least))
+
+    def _with_output(self, tokens: int) -> Usage | None:
         if not self._block and not self._generated_bytes:
             return None
-        return read_usage({**self._block, "output_tokens": self.output_tokens})
+        return read_usage({**self._block, "output_tokens": tokens})

@@ -20,6 +20,7 @@ from actguard.integrations.metering import Outcome, Settlement
 from actguard.integrations.sse import EventReader
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
 from actguard.locks import when_safe
+from actguard.money.usage import Usage
 
 KEPT_BYTES = 32 * 2**20
 """The longest body that is kept to read its usage block and to hand it over with a crossing."""
@@ -84,6 +85,9 @@ class EventBodyReader(BodyReader):
             for data in self._events.finish():
                 self._read_event(data)
         return self._items.bill(complete)
+
+    def at_least(self) -> Usage:
+        return self._items.at_least()
 
     @property
     def text(self) -> str | None:

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.metering import Outcome
 from actguard.integrations.streams import StreamReader
+from actguard.money.usage import Usage
 
 PRELUDE_BYTES = 12
 CHECKSUM_BYTES = 4
@@ -62,6 +63,9 @@ class EventStreamBodyReader(BodyReader):
 
     def bill(self, complete: bool) -> Outcome:
         return self._items.bill(complete)
+
+    def at_least(self) -> Usage:
+        return self._items.at_least()
 
     @property
     def text(self) -> str | None:

@@ -51,7 +51,7 @@ from actguard.integrations.metering import (
 )
 from actguard.integrations.patching import Target, TargetsOf
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
-from actguard.integrations.transport import was_sent
+from actguard.integrations.written import input_at_least
 from actguard.money.usage import Usage
 
 PROVIDER = "google"
@@ -177,7 +177,13 @@ class ContentReader(StreamReader):
             usage = self._exchange.estimate + (usage or Usage())
         usage = (usage or Usage()) + grounding(self._searches, content.model or self._exchange.model)
         context = price_context(content.block, self._exchange.body)
-        return Bill(usage or Usage(), model=content.model, context=context, estimated=not final)
+        return Bill(usage, model=content.model, context=context, estimated=not final)
+
+    def at_least(self) -> Usage:
+        usage = self._content.usage_at_least()
+        if usage is not None and self._content.block:
+            return usage
+        return input_at_least(self._exchange.estimate) + (usage or Usage())
 
 
 def decoded(answer: Any) -> Any:
@@ -265,14 +271,14 @@ def _models_targets(module: ModuleType) -> Iterator[Target]:
     yield Target(module.AsyncModels, "generate_content_stream", async_stream)
 
 
-def _chats_targets(module: ModuleType) -> Iterator[Target]:
-    yield Target(module.Chat, "send_message_stream", sync_stream)
-    yield Target(module.AsyncChat, "send_message_stream", async_stream)
-
 def _batches_targets(module: ModuleType) -> Iterator[Target]:
     yield Target(module.Batches, "get", sync_conversion)
     yield Target(module.AsyncBatches, "get", async_conversion)
 
+
+def _chats_targets(module: ModuleType) -> Iterator[Target]:
+    yield Target(module.Chat, "send_message_stream", sync_stream)
+    yield Target(module.AsyncChat, "send_message_stream", async_stream)
 
 
 def _continuation_targets(module: ModuleType) -> Iterator[Target]:
@@ -285,9 +291,9 @@ def _continuation_targets(module: ModuleType) -> Iterator[Target]:
 MODULES: dict[str, TargetsOf] = {
     "google.genai._api_client": _api_client_targets,
     "google.genai._extra_utils": _continuation_targets,
+    "google.genai.batches": _batches_targets,
     "google.genai.chats": _chats_targets,
     "google.genai.models": _models_targets,
     **google_interactions.MODULES,
     **google_live.MODULES,
-    "google.genai.batches": _batches_targets,
 }

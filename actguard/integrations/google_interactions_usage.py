@@ -10,6 +10,7 @@ from actguard.integrations.google_usage import count, price_context, read_usage,
 from actguard.integrations.metering import Bill, Deferred, Outcome, Request
 from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
 from actguard.integrations.streams import StreamReader
+from actguard.integrations.written import Written, input_at_least
 from actguard.money.usage import Usage
 
 PROMPT_FIELDS = ("input", "system_instruction", "tools")
@@ -107,6 +108,7 @@ class InteractionReader(StreamReader):
         self._interaction: Mapping[str, Any] = {}
         self._texts: list[str] = []
         self._written = 0
+        self._shown = Written()
 
     @property
     def text(self) -> str:
@@ -121,6 +123,7 @@ class InteractionReader(StreamReader):
             text = delta.get("text")
             if isinstance(text, str) and delta.get("type") in (None, "text"):
                 self._texts.append(text)
+                self._shown.add(text)
             self._written += text_bytes({name: part for name, part in delta.items() if name not in _NOT_WRITTEN})
             self.output_seen = text_tokens(self._written)
         return True
@@ -132,6 +135,8 @@ class InteractionReader(StreamReader):
         usage = self._estimate + Usage(output_tokens=text_tokens(self._written))
         return Bill(usage, model=outcome.model, context=outcome.context, estimated=True)
 
-
-_NOT_WRITTEN = frozenset({"type", "signature", "mime_type", "data"})
-"""Fields of a delta that are no text of the model's."""
+    def at_least(self) -> Usage:
+        outcome = outcome_of_interaction({**self._interaction, "status": None}, self._body, self._estimate)
+        if isinstance(outcome, Bill) and not outcome.estimated:
+            return outcome.usage
+        return input_at_least(self._estimate) + Usage(output_tokens=self._shown.tokens_at_least)

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actguard.integrations.estimate import BYTES_PER_TOKEN
+from actguard.integrations.written import Written
 from actguard.money.usage import Usage
 
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "toolUsePromptTokenCount")
+_INPUT_COUNTS = ("promptTokenCount", "toolUsePromptTokenCount")
 _MODALITIES = {"AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
 """Modalities that prices tell apart; pages of a document are billed as images, the rest is text."""
 _TIERS = {"flex": "flex", "priority": "priority", "on_demand_flex": "flex", "on_demand_priority": "priority"}
@@ -181,10 +183,11 @@ def text_bytes(value: object) -> int:
 class StreamedContent:
     """Follows the chunks of one streamed answer and knows at any time what it has cost so far."""
 
-    __slots__ = ("_block", "_finished", "_generated_bytes", "_highest", "_texts", "complete", "model")
+    __slots__ = ("_block", "_finished", "_generated_bytes", "_highest", "_texts", "_written", "complete", "model")
 
     def __init__(self) -> None:
         self._block: Mapping[str, Any] = {}
+        self._written = Written()
         self._highest: dict[str, int] = {}
         self._generated_bytes = 0
         self._texts: list[str] = []
@@ -217,6 +220,7 @@ class StreamedContent:
         text, size = generated_text(chunk)
         if text:
             self._texts.append(text)
+            self._written.add(text)
         self._generated_bytes += size
         self._finished = self._finished or _is_finished(chunk)
         block = chunk.get("usageMetadata")
@@ -245,6 +249,18 @@ class StreamedContent:
             return read_usage(self._block)
         written = self.output_tokens - self._highest.get("thoughtsTokenCount", 0)
         return read_usage({**self._block, **self._highest, "candidatesTokenCount": written})
+
+    def usage_at_least(self) -> Usage | None:
+        """Used so far for certain. None before anything has arrived.
+
+        The latest counts of output, or what the text has at the least. Of the input only a half: some models report
+        more in the middle of a stream than at its end.
+        """
+        if self.complete:
+            return read_usage(self._block)
+        block, least = self._block, self._written.tokens_at_least
+        halves = {name: count(block, name) // 2 for name in _INPUT_COUNTS if name in block}
+        return read_usage({**block, **halves, "candidatesTokenCount": max(count(block, "candidatesTokenCount"), least)})
 
 
 def _is_finished(chunk: Mapping[str, Any]) -> bool:

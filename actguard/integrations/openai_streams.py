@@ -8,6 +8,7 @@ from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.integrations.metering import Bill, Outcome
 from actguard.integrations.openai_usage import bill_of, field, fields_of
 from actguard.integrations.streams import StreamReader
+from actguard.integrations.written import Written, input_at_least
 from actguard.money.usage import Usage
 
 _RUN_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
@@ -22,6 +23,7 @@ class OpenAIReader(StreamReader):
         self._text: list[str] = []
         self._size = 0
         self._pieces = 0
+        self._written = Written()
         self._final: Bill | None = None
         self._model: str | None = None
         self._id: str | None = None
@@ -32,6 +34,7 @@ class OpenAIReader(StreamReader):
         self._pieces += 1
         by_size = self._size // BYTES_PER_TOKEN
         self.output_seen = by_size if by_size > self._pieces else self._pieces
+        self._written.add(piece)
         if shown:
             self._text.append(piece)
 
@@ -41,6 +44,12 @@ class OpenAIReader(StreamReader):
 
     def bill(self, complete: bool) -> Outcome:
         return self._final if self._final is not None else self.estimated()
+
+    def at_least(self) -> Usage:
+        """OpenAI sends a token, or a few of them, in a piece."""
+        if self._final is not None:
+            return self._final.usage
+        return input_at_least(self._input) + Usage(output_tokens=max(self._pieces, self._written.tokens_at_least))
 
     def estimated(self) -> Bill:
         """The input as estimated, and the output that arrived."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
+from actguard.guards.dividing import Part, divided
 from actguard.integrations.answers import answers_of
 from actguard.money.usage import Usage
 
@@ -48,6 +49,8 @@ class Bill(NamedTuple):
     """The usage is not the provider's own and final figure."""
     id: str | None = None
     """The answer's id, when the same answer can be fetched again: it is then charged once per id and client."""
+    others: tuple[Bill, ...] = ()
+    """What other models were paid for on the way to the answer: each is charged by itself."""
 
 
 class Unknown(NamedTuple):
@@ -99,6 +102,9 @@ class Settlement:
             self._charge_once(bill, bill.id)
         else:
             self._error = _charged(self._ticket, bill) or self._error
+        for other in bill.others:
+            ticket = divided(self._ticket, [Part(other.model or "unknown")])[0]
+            self._error = _charged(ticket, other) or self._error
 
     def _charge_once(self, bill: Bill, answer_id: str) -> None:
         """Charge the ticket that claimed this answer first, if it is not counted already."""
@@ -154,9 +160,9 @@ class Settlement:
         """Say where the scope can ask, when it ends first, what a stream has used so far."""
         self._ticket.watch(so_far)
 
-    def check(self, so_far: Usage) -> tuple[BudgetExceededError | None, int]:
+    def check(self, so_far: Usage, at_least: Usage) -> tuple[BudgetExceededError | None, int]:
         """Has a running stream reached a limit? See `Ticket.check`: the error to raise, and when to ask again."""
-        error, tokens = self._ticket.check(so_far)
+        error, tokens = self._ticket.check(so_far, at_least)
         return error, tokens
 
     def crossed(self, error: BudgetExceededError | None) -> None:

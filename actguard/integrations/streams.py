@@ -54,6 +54,10 @@ class StreamReader(ABC):
         bill = self.bill(complete=False)
         return bill.usage if isinstance(bill, Bill) else Usage()
 
+    def at_least(self) -> Usage:
+        """What has been used so far for certain: a stream is closed by what it did use, not by a guess."""
+        return self.so_far()
+
     def crossing(self) -> None:  # noqa: B027  most readers have nothing to do
         """A crossing will be raised where the caller expects the next chunk or the end."""
 
@@ -157,13 +161,16 @@ class StreamMeter:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        self._crossing, tokens = self._settlement.check(self._so_far())
+        self._crossing, tokens = self._settlement.check(self._so_far(), self._asked(self._reader.at_least))
         self._cut = self.must_close = tokens == 0
         self._due = self._reader.output_seen + tokens
 
     def _so_far(self) -> Usage:
+        return self._asked(self._reader.so_far)
+
+    def _asked(self, usage: Callable[[], Usage]) -> Usage:
         try:
-            return self._reader.so_far()
+            return usage()
         except Exception as problem:  # noqa: BLE001  asked from inside the budget: it must get an answer
             report("read a stream", self._settlement.provider, problem)
             return Usage()

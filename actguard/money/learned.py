@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-DEFAULT_OUTPUT_TOKENS = 512
-"""Expected output of a model that has not answered yet, when the request sets no limit. A guess: a page of text."""
+from typing import NamedTuple
 
-_FADING = 0.1
-"""How much of the way from its peak to the newest answer an expectation goes down with each answer."""
+from actguard.money.output_limits import usual_output
+
+FADING = 0.03
+"""How much of the way from its peak to the newest answer an expectation goes down when calls come one by one."""
+TRUSTED = 2.0
+"""How many answers, one by one, it takes until they are trusted more than the request's own limit."""
+
+
+class _Peak(NamedTuple):
+    tokens: float = 0.0
+    answers: float = 0.0
+    """Each counted as the part that it is of the calls that were under way with it."""
 
 
 class OutputHistory:
     """The recent peak of output tokens per provider and model: it jumps up with a long answer and fades slowly.
 
     A peak, not a mean: a hold that is too small lets concurrent calls overshoot together, one that is a little too
-    large only makes them wait for each other. Written without a lock: a lost update moves an expectation by one call,
-    which no exact figure depends on.
+    large only makes them wait for each other. Of calls that are under way at once the short ones answer first, so an
+    answer among a hundred others under way says a hundredth of what one by itself says: it counts and fades as much.
+    Written without a lock: a lost update moves an expectation by one call, which no exact figure depends on.
     """
 
     __slots__ = ("_peaks",)
 
     def __init__(self) -> None:
-        self._peaks: dict[tuple[str, str], float] = {}
+        self._peaks: dict[tuple[str, str], _Peak] = {}
 
-    def note(self, provider: str, model: str, output_tokens: int) -> None:
-        """A call of ``model`` put out ``output_tokens``."""
-        key = (provider, model)
-        peak = self._peaks.get(key, 0.0)
-        self._peaks[key] = max(output_tokens, peak + _FADING * (output_tokens - peak))
+    def note(self, provider: str, model: str, output_tokens: int, under_way: int = 0) -> None:
+        """A call of ``model`` put out ``output_tokens``, while so many others were under way."""
+        key, part = (provider, model), 1.0 / (1 + under_way)
+        tokens, answers = self._peaks.get(key, _Peak())
+        faded = tokens + FADING * part * (output_tokens - tokens)
+        self._peaks[key] = _Peak(max(output_tokens, faded), answers + part)
 
     def expected(self, provider: str, model: str, limit: int | None = None) -> int:
         """The output tokens to expect of the next call: the recent peak, at most the request's own ``limit``.
 
-        A model that has not answered yet is expected to use the whole limit.
+        A model that has hardly answered yet is expected to use the whole limit, or, without one, as much as models
+        of its kind usually do at the most.
         """
-        peak = self._peaks.get((provider, model))
-        if peak is None:
-            return DEFAULT_OUTPUT_TOKENS if limit is None else limit
-        return int(peak) + 1 if limit is None else min(int(peak) + 1, limit)
+        tokens, answers = self._peaks.get((provider, model), _Peak())
+        expected = int(tokens) + 1
+        if answers < TRUSTED:
+            expected = max(expected, usual_output(model) if limit is None else limit)
+        return expected if limit is None else min(expected, limit)

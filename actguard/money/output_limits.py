@@ -17,7 +17,7 @@ _BY_MODEL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"gpt-4\.1", 32_768),
         (r"gpt-4o|chatgpt-4o", 16_384),
         (r"claude-(opus-4-0|opus-4-1|opus-4-2025|4-opus)", 32_000),
-        (r"claude-(sonnet|haiku|opus)-[4-9]", 64_000),
+        (r"claude-[a-z]+-[4-9]", 64_000),
         (r"claude-3-7", 64_000),
         (r"claude-3-5", 8_192),
         (r"gemini-(2\.5|[3-9])", 65_535),
@@ -35,3 +35,17 @@ def largest_output(model: str) -> int:
     """
     name = model.lower()
     return next((limit for pattern, limit in _BY_MODEL if pattern.search(name)), ACCEPTED_BY_ALL)
+
+
+_THINKING = re.compile(
+    r"(^|[/:.])(o\d|gpt-([5-9]|\d\d))|gemini-(2\.5|[3-9])|claude-[a-z]+-([5-9]|4-[6-9])|think|reason"
+)
+"""Models that think before they answer, unless they are told not to."""
+
+
+def usual_output(model: str) -> int:
+    """The output tokens of a long answer of ``model``, a guess: a few pages of text, and some thinking before it.
+
+    Example: ``usual_output("gpt-4o-mini") == 1_024``
+    """
+    return 4_096 if _THINKING.search(model.lower()) else 1_024

@@ -203,6 +203,11 @@ def at_least(hold: Hold, used: Hold) -> Hold:
     return Hold(max(hold.usd, used.usd), max(hold.tokens, used.tokens), max(hold.cost, used.cost), most)
 
 
+def beyond(used: Hold, charged: Charge) -> Hold:
+    """What was used beyond what is charged provisionally; below nothing where less was."""
+    return Hold(EXACT.subtract(used.usd, charged.usd), used.tokens - charged.tokens, used.cost - charged.cost)
+
+
 def rest_of(hold: Hold, before: Charge | None, after: Charge) -> Hold:
     """What is still held when a call is charged ``after`` provisionally, and was charged ``before`` until now."""
     usd, tokens, cost = (ZERO, 0, 0) if before is None else (before.usd, before.tokens, before.cost)

@@ -126,34 +126,34 @@ class Traffic:
                 group.create_task(one(row))
         return report
 
-    async def count(self, row: Row, kind: Kind, mode: Mode) -> tuple[Counted, Exception | None]:
+    async def count(
+        self, row: Row, kind: Kind, mode: Mode, usd_limit: Decimal | None = None
+    ) -> tuple[Counted, Exception | None]:
         """What a budget scope counts for one exchange, and the error that the SDK raised.
 
         Raises:
             NotImplementedError: the driver cannot re-issue this exchange in this mode.
         """
-        if kind == "sync":
-            return await asyncio.to_thread(self._count_sync, row, mode)
-        error = None
-        with scope() as budget:
-            try:
-                await self._replay.call_async(row, self.port, mode, sdk=self._async_clients)
-            except NotImplementedError:
-                raise
-            except Exception as raised:
-                error = raised
+        with scope(usd_limit) as budget:
+            error = await self.call(row, kind, mode)
         return Counted.by(budget), error
 
-    def _count_sync(self, row: Row, mode: Mode) -> tuple[Counted, Exception | None]:
-        error = None
-        with scope() as budget:
-            try:
-                self._replay.call_sync(row, self.port, mode, sdk=self._sync_clients)
-            except NotImplementedError:
-                raise
-            except Exception as raised:
-                error = raised
-        return Counted.by(budget), error
+    async def call(self, row: Row, kind: Kind, mode: Mode) -> Exception | None:
+        """Re-issue one exchange in the scope that is active here; the error that the SDK raised.
+
+        Raises:
+            NotImplementedError: the driver cannot re-issue this exchange in this mode.
+        """
+        try:
+            if kind == "sync":
+                await asyncio.to_thread(self._replay.call_sync, row, self.port, mode, sdk=self._sync_clients)
+            else:
+                await self._replay.call_async(row, self.port, mode, sdk=self._async_clients)
+        except NotImplementedError:
+            raise
+        except Exception as raised:
+            return raised
+        return None
 
     def _compare(self, row: Row, counted: Counted, report: Report) -> None:
         expected = self.expected[row["id"]]
@@ -213,13 +213,13 @@ def _clients(replay: ModuleType, tls: ssl.SSLContext, *, asynchronous: bool) -> 
 
 
 @contextmanager
-def scope() -> Iterator[BudgetGuard]:
+def scope(usd_limit: Decimal | None = None) -> Iterator[BudgetGuard]:
     """A budget scope of a client of its own, with the prices of the day."""
     client = Client()
     prices = PriceBook(now=lambda: PRICED_ON)
     client._parts = dataclasses.replace(client._parts, prices=prices)  # the clock is no setting of a client
     try:
-        with client.run(), client.budget_guard() as budget:
+        with client.run(), client.budget_guard(usd_limit=usd_limit) as budget:
             yield budget
     finally:
         client.close()

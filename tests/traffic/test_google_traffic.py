@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 import pytest
 from google.genai import errors
 from traffic.harness import Kind, Traffic, known_differences
@@ -13,13 +11,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
     pytest.mark.usefixtures("one_tls_context"),
 ]
-
-
-@pytest.fixture
-def one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the SDK's clients loads all root certificates three times, which takes longer than the replay."""
-    context = ssl.create_default_context()
-    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: context)
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
