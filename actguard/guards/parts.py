@@ -46,6 +46,9 @@ class Parts:
         if usd is None:
             own = self._price_of_unpriced(provider, requested)
             usd = None if own is None else own.cost(usage)
+        elif usage.web_searches or usage.details:
+            for tool in self.prices.unpriced_tools(provider, model, usage, context, requested=requested):
+                self._note_unpriced_tool(provider, model, tool)
         return usd
 
     def refuse_unpriced(self, provider: str, model: str) -> None:
@@ -85,6 +88,16 @@ class Parts:
                 operation=f"count {what} of {quoted(provider)}",
                 failure_kind="not_counted",
                 summary="Calls go on, and what they cost is not in the budget: charge it with actguard.add_cost(…).",
+            )
+        )
+
+    def _note_unpriced_tool(self, provider: str, model: str, tool: str) -> None:
+        self.bus.degraded(
+            MonitoringDegradedError(
+                subsystem="prices",
+                operation=f"price {tool} of {quoted(provider)} {quoted(model)}",
+                failure_kind="unpriced_tool",
+                summary="They have no known price, and calls are charged without: add it with actguard.add_cost(…).",
             )
         )
 

@@ -166,4 +166,20 @@ def _with_tools(usage: Usage, answer: Mapping[str, Any]) -> Usage:
         usage = usage + image
     if searches := web_searches_of(answer):
         usage = usage + Usage(web_searches=searches)
+    output = answer.get("output")
+    if isinstance(output, list) and (tools := _other_tools(output)):
+        usage = usage + Usage(details=tools)
     return usage
+
+
+def _other_tools(output: Iterable[Any]) -> dict[str, int]:
+    """What else is billed by the piece: searches in files, and the containers in which code was run."""
+    searches, containers = 0, set()
+    for item in output:
+        kind = field(item, "type")
+        if kind == "file_search_call" and field(item, "status") in (None, "completed"):
+            searches += 1
+        elif kind == "code_interpreter_call":
+            containers.add(field(item, "container_id"))
+    counts = {"storage_searches": searches, "code_executions": len(containers)}
+    return {key: number for key, number in counts.items() if number}

@@ -150,6 +150,24 @@ class PriceBook:
         card = self._card(provider, model, context)
         return None if card is None else card.request_fee
 
+    def unpriced_tools(
+        self,
+        provider: str,
+        model: str,
+        usage: Usage,
+        context: PriceContext | None = None,
+        *,
+        requested: str | None = None,
+    ) -> tuple[str, ...]:
+        """Which of the provider's own tools ``usage`` names without their having a price: `price` leaves them out.
+
+        Example: ``("web searches",)``. Users' own prices have searches included.
+        """
+        if self._own.find(provider, model, requested) is not None:
+            return ()
+        card = self._card(provider, model, context)
+        return () if card is None else card.unpriced_tools(usage)
+
     def provider_for_url(self, url: str | None, default: str) -> str:
         """Who answers at ``url``, a client's base URL; ``default`` for local and unknown addresses.
 

@@ -41,6 +41,12 @@ BUCKETS = frozenset(
 )
 """Units that the fields of a `Usage` stand for."""
 
+TOOLS: Mapping[str, str] = {
+    "web_searches": "web searches",
+    "storage_searches": "file searches",
+    "code_executions": "code interpreter containers",
+}
+"""Units of providers' own tools, billed by the piece, and what they are called."""
 _ONCE = "requests"
 _LINE_KEYS = (
     _ONCE,
@@ -150,6 +156,14 @@ class RateCard:
         """USD per uncached input token and per output token in a call with so many input tokens; zero if unpriced."""
         by_key = {rate.unit.key: rate.each(input_tokens) for rate in self._rates}
         return TokenRates(by_key.get("input_tokens", ZERO), by_key.get("output_tokens", ZERO))
+
+    def unpriced_tools(self, usage: Usage) -> tuple[str, ...]:
+        """What the tools in ``usage`` are called that this model has no price for: they are not in `price`."""
+        used = [key for key in TOOLS if usage.details.get(key)] if usage.details else []
+        if usage.web_searches:
+            used.append("web_searches")
+        priced = {rate.unit.key for rate in self._rates} if used else ()
+        return tuple(TOOLS[key] for key in used if key not in priced)
 
     @property
     def ceiling(self) -> TokenRates:
