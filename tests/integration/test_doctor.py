@@ -469,15 +469,22 @@ def test_what_waits_is_counted_and_left_alone(doctor: Any, gateway: LoopbackGate
     assert spool_said(doctor, gateway, spool).findings["waiting"].message == "nothing: everything was delivered"
 
 
-def test_what_waits_for_long_or_for_another_gateway(doctor: Any, gateway: LoopbackGateway, tmp_path: Path) -> None:
+def test_what_waits_for_long_or_for_others(
+    doctor: Any, gateway: LoopbackGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = tmp_path / "spool.db"
     fill(spool, gateway)
+    where = ("--api-key-env", KEY_VARIABLE, "--spool", str(spool))
     with HandClock(time.time() + 3.1 * 3600):
-        said = doctor(*QUICK, "--gateway-url", gateway.url, "--spool", str(spool))
+        said = doctor("--only", "spool", *where, "--gateway-url", gateway.url)
     assert said.status("waiting") == "warning"
     assert said.findings["waiting"].message == "1 event, the oldest for 3 hours"
-    other = doctor(*QUICK, "--gateway-url", "http://127.0.0.1:1", "--spool", str(spool)).findings["waiting"]
-    assert (other.status, f"another gateway, {gateway.url}" in other.message) == ("warning", True)
+    said = doctor("--only", "spool", "--gateway-url", "http://127.0.0.1:1", *where)
+    assert said.findings["waiting"].message == f"1 event for another gateway, {gateway.url}"
+    monkeypatch.setenv(KEY_VARIABLE, "sk-new")
+    said = doctor("--only", "spool", "--gateway-url", gateway.url, *where)
+    assert said.findings["waiting"].message == "1 event for another key"
+    assert doctor("--only", "spool", "--spool", str(spool)).status("waiting") == "warning"
 
 
 def test_a_spool_while_a_client_uses_it(doctor: Any, gateway: LoopbackGateway, tmp_path: Path) -> None:
@@ -518,7 +525,7 @@ def test_a_spool_that_is_nearly_full(doctor: Any, gateway: LoopbackGateway, tmp_
     spool, config = tmp_path / "spool.db", tmp_path / "actguard.json"
     fill(spool, gateway, events=200)
     config.write_text(json.dumps({"spool": str(spool), "spool_max_bytes": 65_536, "gateway_url": gateway.url}))
-    said = doctor("--only", "spool", "--config", str(config))
+    said = doctor("--only", "spool", "--config", str(config), "--api-key-env", KEY_VARIABLE)
     assert said.unwell == {"file": "warning"}
     assert "spool_max_bytes" in said.findings["file"].fix
 
