@@ -19,6 +19,7 @@ from actguard.exceptions import (
     GuardError,
     MissingRuntimeContextError,
     NestedBudgetGuardError,
+    quoted,
 )
 from actguard.guards.admission import Asked, Desk, Manners
 from actguard.guards.arguments import BUDGET_CODE, choice, count_limit, flag, part, text_or_none
@@ -100,7 +101,9 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
         limits = ", ".join(
             f"{field}={value}" for field, value in zip(_LIMIT_FIELDS, self._limits, strict=True) if value
         )
-        return f"<BudgetGuard {self.name or self.scope_id} {limits or 'no limit'}, {self.usd_used:.6f} USD used>"
+        return (
+            f"<BudgetGuard {quoted(self.name or self.scope_id)} {limits or 'no limit'}, {self.usd_used:.6f} USD used>"
+        )
 
     # --- entering and leaving -----------------------------------------------------------------------------------
 

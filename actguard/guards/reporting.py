@@ -77,7 +77,7 @@ def emit_event(
             field="name",
         )
     content: Any = {} if payload is None else payload
-    if not isinstance(content, Mapping) or not all(map(_is_text, content)):
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise ReportingContractError("emit_event: payload must be a dict whose keys are texts", field="payload")
     _check(severity, _SEVERITIES, "severity", "emit_event")
     _check(outcome, _OUTCOMES, "outcome", "emit_event")
@@ -155,11 +155,6 @@ def _check(value: object, allowed: tuple[str, ...], field: str, what: str) -> No
         raise ReportingContractError(f"{what}: {field} must be one of {names}", field=field)
 
 
-def _is_text(value: object) -> bool:
-    """A str that can be written as UTF-8: half a surrogate pair cannot."""
-    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
-
-
 def _text(value: object, field: str, what: str) -> None:
-    if value is not None and not (value and _is_text(value)):
+    if value is not None and (not isinstance(value, str) or not value):
         raise ReportingContractError(f"{what}: {field} must be a non-empty str or None", field=field)

@@ -360,6 +360,11 @@ def test_a_refused_scope_can_be_entered_where_it_fits(client: Client) -> None:
     assert guard.usd_used == 0.01
 
 
+def test_a_scope_is_shown_on_one_line(client: Client) -> None:
+    shown = repr(client.budget_guard(name="a\nb", usd_limit="0.50"))
+    assert shown == r"<BudgetGuard 'a\nb' usd_limit=0.50, 0.000000 USD used>"
+
+
 def test_one_object_is_one_scope(client: Client, on_loop: Runner) -> None:
     guard = client.budget_guard(name="mine")
     with client.run():
