@@ -12,7 +12,7 @@ import actguard
 from actguard.context import current_run
 from actguard.events import ToolFailure, ToolInvoke
 from actguard.guards.protocol import publish
-from actguard.guards.tools import Call, Tool
+from actguard.guards.tools import Tool
 
 BATCH = 500
 """Events between two readings of the queues, which hold 10,000."""
@@ -22,7 +22,7 @@ def tool() -> None:
     """Stands for a guarded tool."""
 
 
-CALL = Call(Tool(tool), (), {})
+TOOL = Tool(tool)
 
 
 def publishing(where: str, subscribers: int = 1) -> Block:
@@ -43,7 +43,7 @@ def publishing(where: str, subscribers: int = 1) -> Block:
                 many = [None] * min(BATCH, count - start)
                 began = time.thread_time()
                 for _ in many:
-                    publish(ToolInvoke, CALL, duration_s=0.1)
+                    publish(ToolInvoke, TOOL, duration_s=0.1)
                 took += time.thread_time() - began
                 for each in subscriptions:
                     each.pending()
@@ -69,14 +69,14 @@ async def _take(event: Any) -> None:
 def empty_guard() -> Block:
     """The loop around it, and a call of a function with the same arguments."""
 
-    def nothing(kind: Any, call: Any, **facts: Any) -> None:
+    def nothing(kind: Any, tool: Any, **facts: Any) -> None:
         assert current_run is not None
 
     def block(count: int) -> float:
         each = [None] * count
         began = time.thread_time()
         for _ in each:
-            nothing(ToolFailure, CALL, duration_s=0.1)
+            nothing(ToolFailure, TOOL, duration_s=0.1)
         return time.thread_time() - began
 
     return block
