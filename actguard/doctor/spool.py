@@ -121,25 +121,32 @@ def _backlog(file: sqlite3.Connection, settings: Settings) -> list[Finding]:
     rows = file.execute(
         "SELECT gateway, kind, COUNT(*), MIN(put_at) FROM letters GROUP BY gateway, kind ORDER BY gateway, kind DESC"
     )
-    backlogs = [Backlog(*row) for row in rows]
-    here = ""  # a client without a gateway delivers nothing
-    if settings.gateway_url is not None and settings.api_key is not None:
-        here = addressee(settings.gateway_url, settings.api_key.get_secret_value())
-    findings = [_own([each for each in backlogs if each.gateway == here])]
-    for gateway in sorted({each.gateway for each in backlogs if each.gateway != here}):
-        there = [each for each in backlogs if each.gateway == gateway]
-        url = gateway.partition(" ")[0]  # behind it stands a mark of the account
-        whose = "another key" if here and url == settings.gateway_url else f"another gateway, {url}"
+    by_gateway: dict[str, list[Backlog]] = {}
+    for row in rows:
+        by_gateway.setdefault(row[0], []).append(Backlog(*row))
+    if settings.gateway_url is None or settings.api_key is None:  # the file alone is asked about
+        found = [_judged(there, f" for {_address(gateway)}") for gateway, there in by_gateway.items()]
+        return found or [_judged([])]
+    here = addressee(settings.gateway_url, settings.api_key.get_secret_value())
+    findings = [_judged(by_gateway.pop(here, []))]
+    for gateway, there in by_gateway.items():
+        url = _address(gateway)
+        whose = "another key" if url == settings.gateway_url else f"another gateway, {url}"
         fix = "Only a client with that gateway_url and api_key delivers it: start one, or delete what nobody wants."
         findings.append(warning("waiting", f"{_what(there)} for {whose}", fix))
     return findings
 
 
-def _own(backlogs: list[Backlog]) -> Finding:
+def _address(gateway: str) -> str:
+    """Its URL; behind it stands a mark of the account."""
+    return gateway.partition(" ")[0]
+
+
+def _judged(backlogs: list[Backlog], whose: str = "") -> Finding:
     if not backlogs:
         return ok("waiting", "nothing: everything was delivered")
     age = max(clock.epoch() - min(each.oldest for each in backlogs), 0.0)
-    text = f"{_what(backlogs)}, the oldest for {_age(age)}"
+    text = f"{_what(backlogs)}{whose}, the oldest for {_age(age)}"
     if age < OLD_S:
         return ok("waiting", f"{text}; the clients that use this spool deliver it")
     return warning(
