@@ -52,7 +52,7 @@ def divided(ticket: Ticket, parts: Iterable[Part]) -> list[Ticket]:
         for each in tickets:
             ledger.rehold(account, NOTHING, each._hold)
             tree.open_calls.add(each)
-        left_already = ticket._charge is not None
+        left_already = ticket._charge is not None and not ticket.settled
     if left_already:  # the scope was left before the parts had names: they are charged as the whole was
         for each in tickets:
             each.close_books(final=tree.closed)

@@ -140,6 +140,9 @@ class BatchResults(BatchStatus):
         meter_items(result, result.http_response, "__decode__", StreamMeter(self.reader(), settlement, result))
         return result
 
+    def reader(self) -> StreamReader:
+        return ResultsReader(self)
+
     def _raw(self, result: Any, settlement: Settlement) -> Any:
         """The results as an HTTP response, with its body read or not."""
         response = http_response_of(result)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -73,16 +72,13 @@ def answers() -> dict[tuple[str, str], Canned]:
     }
 
 
-@contextmanager
-def beta_of(mode: str, url: str) -> Iterator[Any]:
-    kind: Any = anthropic.Anthropic if mode == "sync" else anthropic.AsyncAnthropic
-    yield kind(api_key="k", base_url=url, max_retries=0).beta
-
-
 @pytest.fixture(params=MODES)
-def beta(request: pytest.FixtureRequest, answers: dict[tuple[str, str], Canned]) -> Iterator[Any]:
-    with serving(answers) as url, beta_of(request.param, url) as beta:
-        yield beta
+async def beta(request: pytest.FixtureRequest, answers: dict[tuple[str, str], Canned]) -> AsyncIterator[Any]:
+    kind: Any = anthropic.Anthropic if request.param == "sync" else anthropic.AsyncAnthropic
+    with serving(answers) as url:
+        client = kind(api_key="k", base_url=url, max_retries=0)
+        yield client.beta
+        await done(client.close())
 
 
 async def start(beta: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -99,9 +99,11 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(params=MODES)
-def client(request: pytest.FixtureRequest, url: str) -> Any:
+async def client(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Any]:
     kind: Any = anthropic.Anthropic if request.param == "sync" else anthropic.AsyncAnthropic
-    return kind(api_key="k", base_url=url, max_retries=0)
+    client = kind(api_key="k", base_url=url, max_retries=0)
+    yield client
+    await done(client.close())
 
 
 @pytest.fixture(params=["messages", "beta"])
@@ -184,7 +186,7 @@ async def test_a_batch_that_was_cancelled_whole_gives_everything_back(client: An
         ("GET", "/v1/messages/batches/batch_2"): answer(NOTHING_CAME),
     }
     with serving(answers) as url, spending() as budget:
-        batches = client.with_options(base_url=url).messages.batches
+        batches = client.copy(base_url=url).messages.batches
         batch = await submitted(batches)
         await done(batches.cancel(batch.id))
         assert budget.account.held.tokens == 3 * HELD_OF_ONE

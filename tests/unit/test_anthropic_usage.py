@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actguard.integrations.anthropic_usage import StreamedMessage, price_context, read_usage
+from actguard.integrations.anthropic_usage import StreamedMessage, price_context, read_usage, usage_of_others
 from actguard.money.usage import Usage
 
 
@@ -73,21 +73,29 @@ def test_reasoning_that_is_not_reported_is_not_zero() -> None:
     assert usage.reasoning_tokens is None
 
 
-def test_compaction_and_advisor_tokens_come_on_top_and_ordinary_turns_do_not() -> None:
-    usage = read_usage(
-        {
-            "input_tokens": 220,
-            "output_tokens": 8,
-            "iterations": [
-                {"type": "compaction", "input_tokens": 55196, "output_tokens": 125, "cache_read_input_tokens": 4},
-                {"type": "advisor_message", "input_tokens": 7, "output_tokens": 3, "model": "claude-opus-5"},
-                {"type": "message", "input_tokens": 220, "output_tokens": 8},
-                {"type": "fallback_message", "input_tokens": 220, "output_tokens": 8},
-            ],
-        }
-    )
+def test_compaction_comes_on_top_and_other_models_have_a_bill_of_their_own() -> None:
+    block = {
+        "input_tokens": 220,
+        "output_tokens": 8,
+        "iterations": [
+            {"type": "compaction", "input_tokens": 55196, "output_tokens": 125, "cache_read_input_tokens": 4},
+            {"type": "advisor_message", "input_tokens": 7, "output_tokens": 3, "model": "claude-opus-5"},
+            {"type": "message", "input_tokens": 9, "output_tokens": 2, "model": "claude-fable-5"},
+            {"type": "message", "input_tokens": 220, "output_tokens": 8},
+            {"type": "message", "input_tokens": 100, "output_tokens": 4, "model": "claude-sonnet-5"},
+            {"type": "fallback_message", "input_tokens": 120, "output_tokens": 4, "model": "claude-sonnet-5"},
+        ],
+    }
+    usage = read_usage(block)
     assert usage is not None
-    assert (usage.uncached_input_tokens, usage.cache_read_tokens, usage.output_tokens) == (55423, 4, 136)
+    assert (usage.uncached_input_tokens, usage.cache_read_tokens, usage.output_tokens) == (55416, 4, 133)
+    others = [(model, other.input_tokens, other.output_tokens) for model, other in usage_of_others(block)]
+    assert others == [("claude-opus-5", 7, 3), ("claude-fable-5", 9, 2)]
+
+
+@pytest.mark.parametrize("block", [None, {}, {"iterations": "many"}, {"iterations": [None, 1, {"type": "message"}]}])
+def test_no_iterations_are_no_other_models(block: Any) -> None:
+    assert usage_of_others(block) == []
 
 
 @pytest.mark.parametrize(
