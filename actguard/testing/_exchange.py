@@ -11,7 +11,7 @@ from aiohttp import web
 from actguard.testing._generation import Generation
 from actguard.testing._log import RequestLog
 from actguard.testing._wire import Operation, Whole
-from actguard.testing.answers import Answer
+from actguard.testing.answers import TOKENS_PER_SECOND, Answer
 from actguard.testing.received import ReceivedRequest
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -43,9 +43,11 @@ class Exchange:
         """Output tokens as far as they are what is paid for."""
         return output_tokens if self._counts_tokens else 0
 
-    async def wait(self, answer: Answer, sent: int) -> None:
-        """Keep the pace that the script asks for, before the piece after ``sent``."""
-        pause = answer.chunk_delay if sent else answer.delay
+    async def wait(self, answer: Answer, sent: int, tokens: int = 0) -> None:
+        """Keep the pace that the script asks for, before the piece after ``sent``, which has so many ``tokens``."""
+        pause = answer.delay
+        if sent:
+            pause = tokens / TOKENS_PER_SECOND if answer.chunk_delay is None else answer.chunk_delay
         if pause:
             await asyncio.sleep(pause)
         if answer.gate is not None and answer.gate_after == sent:
@@ -75,8 +77,8 @@ class Exchange:
         response.enable_chunked_encoding()
         received.status = 200
         await response.prepare(self.request)
-        waits = bool(answer.chunk_delay) or bool(answer.gate)
-        sent = 0
+        waits = answer.chunk_delay != 0 or bool(answer.gate)
+        sent = generated = 0
         pending = bytearray()
         for frame in operation.frames(generation):
             if frame.output_tokens is None:
@@ -88,7 +90,8 @@ class Exchange:
                 if pending:
                     await response.write(bytes(pending))
                     pending.clear()
-                await self.wait(answer, sent)
+                await self.wait(answer, sent, frame.output_tokens - generated)
+            generated = frame.output_tokens
             received.output_tokens = self.invoiced(frame.output_tokens)
             sent += 1
             await response.write(bytes(pending) + frame.data)

@@ -102,6 +102,11 @@ class ToolCall:
         return self.arguments if isinstance(self.arguments, str) else json.dumps(dict(self.arguments))
 
 
+TOKENS_PER_SECOND = 2_000
+"""How fast a stream is generated where its script says nothing: ten times a real model's pace, and slow enough that a
+client which leaves is gone before much more is generated for it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One generation of a model, as much of it as a test cares about; the rest is worked out.
@@ -153,9 +158,9 @@ class Answer:
     """Seconds before the first byte."""
     chunks: int | None = None
     """Pieces that a streamed text is cut into; None: one for every four tokens, at most 256."""
-    chunk_delay: float = 0.0
-    """Seconds before each piece but the first. Without it a stream is sent as fast as it can be, and so is generated
-    far ahead of its reader; set it where a test compares what was read with what was billed."""
+    chunk_delay: float | None = None
+    """Seconds before each piece but the first; None: `TOKENS_PER_SECOND`. With 0 a stream is sent as fast as it can be,
+    and so is generated far ahead of its reader."""
     cut_after: int | None = None
     """The connection is lost after this many pieces of a stream; a plain answer is cut in its middle."""
     gate: Gate | None = None
