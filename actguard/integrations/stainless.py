@@ -58,7 +58,7 @@ class StainlessExchange(Exchange):
 
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(client, args, kwargs)
-        self.base_url = text_of_url(client.base_url)
+        self.base_url = text_of_url(client._base_url if keeps_url(type(client)) else client.base_url)
 
     @property
     def options(self) -> Any:
@@ -235,6 +235,14 @@ def _path_of_url(url: str) -> str:
     if "://" in path:
         path = path.partition("://")[2].partition("/")[2]
     return path.strip("/")
+
+
+@functools.cache
+def keeps_url(client_class: type) -> bool:
+    """True where ``base_url`` is the SDK's own property, which hands out ``_base_url`` and takes 3 µs for it."""
+    owner = next((kind for kind in client_class.__mro__ if "base_url" in vars(kind)), object)
+    sdk = owner.__module__.partition(".")[0]
+    return sdk in ("openai", "anthropic") and owner.__name__ in ("OpenAI", "AsyncOpenAI", "BaseClient")
 
 
 _texts_of_urls: dict[int, tuple[Any, str]] = {}

@@ -16,7 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from itertools import combinations
-from operator import mul
 from typing import NamedTuple
 
 from actguard.money.amounts import MONEY, ZERO
@@ -67,7 +66,7 @@ Leaf = tuple[Decimal, Decimal | None, tuple[tuple[str, int], ...]]
 Formula = tuple[Leaf, ...]
 Kind = tuple[tuple[str, ...], tuple[str, ...], int]
 """The keys that were counted, those of them that are zero, and the tier."""
-Shape = tuple[int, ...]
+Shape = tuple[int, tuple[bool, ...]]
 """The tier, and which fields of a `Usage` are empty: what decides the kind where it has no details."""
 
 Ask = Callable[[Counts], Decimal | None]
@@ -81,8 +80,9 @@ class Line(NamedTuple):
     """
 
     each: tuple[int, ...]
-    """For each count of `_LINE_KEYS` USD times ten to the power of minus ``places``."""
-    places: int
+    """For each count of `_LINE_KEYS`, in ``unit``."""
+    unit: Decimal
+    """USD: the last decimal place that the prices have."""
 
 
 class RateCard:
@@ -117,17 +117,24 @@ class RateCard:
         Counts that contradict each other (more audio than input) or leave out one that matters have no exact price:
         they are charged at an upper bound, see `actguard.money.dearest`.
         """
-        uncached, read, five, hour, output, reasoning, searches, _ = usage
+        uncached, read, five, hour, output, reasoning, searches, details = usage
         reasoning = reasoning or 0
-        if min(uncached, read, five, hour, reasoning, searches) < 0 or reasoning > output:
+        if uncached < 0 or read < 0 or five < 0 or hour < 0 or searches < 0 or not 0 <= reasoning <= output:
             return self._price_by_formula(usage)[0]
-        whole = uncached + read + five + hour
-        shape = (bisect_left(self._starts, whole), *map(bool, usage))
+        # Spelled out, this takes 2 µs. Loops over the fields take 4.
+        whole, written = uncached + read + five + hour, five + hour
+        empty = (not uncached, not read, not five, not hour, not output, not reasoning, not searches, not details)
+        shape = (bisect_left(self._starts, whole), empty)
         line = self._lines.get(shape)
         if line is None:
             return self._price_of_new_shape(usage, shape)
-        amounts = (1, whole, read, five + hour, five, hour, output, reasoning, searches)
-        return MONEY.scaleb(sum(map(mul, line.each, amounts)), line.places)
+        (once, of_whole, of_read, of_written, of_five, of_hour, of_output, of_reasoning, of_searches), unit = line
+        total = once + of_whole * whole + of_output * output
+        if read or written:
+            total += of_read * read + of_written * written + of_five * five + of_hour * hour
+        if reasoning or searches:
+            total += of_reasoning * reasoning + of_searches * searches
+        return MONEY.multiply(unit, total)
 
     def _price_of_new_shape(self, usage: Usage, shape: Shape) -> Decimal:
         usd, formula = self._price_by_formula(usage)
@@ -286,7 +293,7 @@ def line_of(formula: Formula) -> Line | None:
             if key not in by_key:
                 return None
             by_key[key] += sign * each
-    return Line(tuple(by_key.values()), places)
+    return Line(tuple(by_key.values()), Decimal((0, (1,), places)))
 
 
 def _exponent(price: Decimal) -> int:
