@@ -58,7 +58,8 @@ class StainlessExchange(Exchange):
 
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(client, args, kwargs)
-        self.base_url = text_of_url(client._base_url if keeps_url(type(client)) else client.base_url)
+        client_class: Any = type(client)
+        self.base_url = text_of_url(client._base_url if keeps_url(client_class) else client.base_url)
 
     @property
     def options(self) -> Any:
