@@ -24,6 +24,7 @@ from actguard.exceptions import ActGuardError, BudgetExceededError
 from actguard.guards.budget import BudgetGuard
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.metering import Call, Switch, question
+from actguard.integrations.openai_live import TimedConversation
 from actguard.integrations.openai_turns import (
     Conversation,
     RealtimeConversation,
@@ -38,15 +39,12 @@ from actguard.scope import step
 _CONVERSATIONS: Mapping[str, type[Conversation]] = {
     "ResponsesConnection": Conversation,
     "RealtimeConnection": RealtimeConversation,
+    "TranslationsConnection": TimedConversation,
+    "LiveConnection": TimedConversation,
+    "ForksConnection": TimedConversation,
 }
-_UNCOUNTED = {
-    "TranslationsConnection": "realtime translations",
-    "LiveConnection": "live sessions",
-    "SidebandConnection": "live sessions",
-    "ForksConnection": "live sessions",
-}
+_UNCOUNTED = {"SidebandConnection": "live sessions held elsewhere"}
 _METER = "actguard_meter"
-_COMMANDS = ("response.", "input_audio_buffer.append", "session.", "conversation.item.create")
 
 
 class SocketMeter:
