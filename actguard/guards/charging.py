@@ -20,6 +20,7 @@ from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, H
 
 CHECK_AT_MOST = 64
 """Output tokens between two checks of a running stream, so that concurrent streams see each other in time."""
+MILLION = 1_000_000
 NEVER = 2**62
 """The next check of a stream that no limit applies to."""
 
@@ -249,8 +250,13 @@ class Ticket:
         tokens = NEVER if left.tokens is None else left.tokens
         usd = left.usd
         if left.cost is not None:
-            by_cost = Decimal(max(left.cost - 1, 0)).scaleb(-3, EXACT)
-            usd = by_cost if usd is None else min(usd, by_cost)
+            room, cost_of = max(left.cost - 1, 0), self._tree.cost_of
+            if cost_of is None:
+                by_cost = Decimal(room).scaleb(-3, EXACT)
+                usd = by_cost if usd is None else min(usd, by_cost)
+            else:
+                a_million = cost_of(self.provider, self.model, Usage(output_tokens=MILLION))
+                tokens = min(tokens, room * MILLION // max(a_million, 1))
         if usd is not None:
             rates = self._tree.parts.prices.marginal_rates(self.provider, self.model)
             if rates is not None and rates.output > 0:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from actguard.client import Client
+from actguard.guards.admission import Asked
 from actguard.money.tariff import Tariff, usd_to_cu
 from actguard.money.usage import Usage
 
@@ -201,3 +203,16 @@ def changed(path: tuple[str, ...], value: object) -> dict[str, Any]:
         place = place[key]
     place[path[-1]] = value
     return answer
+
+
+@pytest.mark.parametrize(("cu_per_token", "next_check"), [(10, 4), (2, 24), (0, 64)])
+def test_a_running_stream_is_looked_at_as_often_as_the_tariff_asks_for(
+    cu_per_token: int, next_check: int, client: Client
+) -> None:
+    with client.run(), client.budget_guard(cost_limit=100) as budget:
+        budget.tree.cost_of = lambda _provider, _model, usage: cu_per_token * usage.output_tokens
+        ticket = budget.admit(Asked("test", "m", "test", estimate=Usage(output_tokens=1), output_limit=None))
+        error, tokens = ticket.check(Usage())
+        assert error is None
+        assert tokens == next_check  # half of what 99 cost units pay for
+        ticket.charge(Usage(output_tokens=1))
