@@ -187,7 +187,8 @@ class RateLimitExceeded(ToolGuardError):
     ) -> None:
         for_whom = "" if scope_value is None else f" for {quoted(scope_value)}"
         super().__init__(
-            f"{tool_name} was called more than {max_calls} times in {period:g} s{for_whom}; "
+            f"{tool_name} was called more than {'once' if max_calls == 1 else f'{max_calls} times'} in {period:g} s"
+            f"{for_whom}; "
             f"the next call is possible in {seconds(retry_after)}."
         )
         self.tool_name = tool_name
