@@ -318,6 +318,19 @@ async def test_tasks_that_loop_until_they_are_refused_stay_within(provider: Loop
         assert budget.account.held.usd == 0
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_five_hundred_calls_at_once_stay_within(provider: LoopbackProvider, stream: bool) -> None:
+    call, client = chat_stream if stream else chat, provider.async_openai()
+    with spending(usd_limit="0.004", on_crossing="return", **HARD) as budget:
+        workers = [until_refused(call, client, max_tokens=30) for _ in range(500)]
+        results = await asyncio.gather(*workers, return_exceptions=True)
+        assert all(isinstance(result, BudgetExceededError) for result in results)
+        assert Decimal("0.0035") < budget.usd_used_exact <= Decimal("0.004")
+        assert budget.account.held.usd == 0
+        billed = provider.billed
+        assert (spent(budget).calls, spent(budget).output_tokens) == (billed.calls, billed.output_tokens)
+
+
 async def test_tasks_that_wait_for_each_other_are_all_served(provider: LoopbackProvider) -> None:
     client = provider.async_openai()
     with spending(usd_limit="0.01", on_full="wait", **HARD) as budget:
