@@ -58,13 +58,6 @@ class SocketMeter:
         """Somebody else receives for the one who sends: a crossing is not raised there, it refuses the next request."""
         self.lock = threading.RLock()
 
-    def budget(self) -> BudgetGuard | None:
-        """The scope that pays for what is sent here and now."""
-        budget: BudgetGuard | None = active_budget()
-        if budget is None and Process.open_roots:
-            note_uncounted_call(self.provider)
-        return budget
-
     def sending(self, message: object, budget: BudgetGuard | None) -> TurnExchange | None:
         """A message will be sent: an exchange when it has to be admitted.
 
@@ -87,6 +80,8 @@ class SocketMeter:
                 return None
             if exchange is not None and budget is None:
                 conversation.budget = None
+                if Process.open_roots:
+                    note_uncounted_call(self.provider)
                 return None
             return exchange
 
@@ -169,7 +164,7 @@ def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callabl
         socket = this()
         if not switch.applied:
             return kind.send(socket, message, *args, **kwargs)
-        budget = meter.budget()
+        budget: BudgetGuard | None = active_budget()
         if budget is not None and not budget.ready:
             budget.wait_ready()
         exchange = meter.sending(message, budget)
@@ -218,7 +213,7 @@ def _drive_async(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, C
         socket = this()
         if not switch.applied:
             return await kind.send(socket, message, *args, **kwargs)
-        budget = meter.budget()
+        budget: BudgetGuard | None = active_budget()
         if budget is not None and not budget.ready:
             await budget.await_ready()
         exchange = meter.sending(message, budget)

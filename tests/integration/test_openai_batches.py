@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+import trio
 from canned import Canned, serving
 from either import MODES, done, within
 from genai_prices import Usage as PricedUsage
@@ -327,3 +328,15 @@ async def test_a_batch_whose_root_is_closed_is_charged_where_it_is_read(
             await read_results(client)
         assert second.usd_used_exact == 2 * price()
         assert (first.usd_used, second.estimated_usd) == (0, 0)
+
+
+def test_batches_on_trio(answers: Answers) -> None:
+    async def main(url: str) -> None:
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0) as client:
+            async with Client() as guard, guard.run(), guard.budget_guard(usd_limit=9) as budget:
+                await submitted(client)
+                await read_results(client)
+            assert (spent(budget), budget.estimated_usd) == ((2, 2000, 0, 0, 100), 0)
+
+    with serving(answers) as url:
+        trio.run(main, url)

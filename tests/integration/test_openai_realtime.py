@@ -122,7 +122,7 @@ def connected(kind: str, server: SocketServer, **more: Any) -> Any:
 
 
 async def until(connection: Any, *types: str) -> list[Any]:
-    events = []
+    events: list[Any] = []
     while not events or events[-1].type not in types:
         events.append(await done(connection.recv()))
     return events
@@ -290,7 +290,7 @@ async def test_transcriptions_of_what_is_heard_are_calls_of_another_model(
 ) -> None:
     audio = {"input": {"transcription": {"model": model}, "turn_detection": None}}
     session = {"type": "session.updated", "event_id": "e", "session": {**SESSION, "audio": audio}}
-    done_event = {
+    done_event: Event = {
         "type": "conversation.item.input_audio_transcription.completed",
         "event_id": "e", "item_id": "i", "content_index": 0, "transcript": "Hi", "usage": usage,
     }  # fmt: skip

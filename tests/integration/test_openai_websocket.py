@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import inspect
 import json
 import warnings
@@ -67,6 +69,15 @@ async def read_answer(connection: Any) -> list[Any]:
 async def asked(connection: Any, **more: Any) -> list[Any]:
     await done(connection.response.create(**{**ASK, **more}))
     return await read_answer(connection)
+
+
+async def asked_elsewhere(connection: Any) -> None:
+    """Asks where no scope is active."""
+    outside = contextvars.Context()
+    if inspect.iscoroutinefunction(connection.response.create):
+        await asyncio.get_running_loop().create_task(connection.response.create(**ASK), context=outside)
+    else:
+        outside.run(connection.response.create, **ASK)
 
 
 async def test_each_answer_is_charged_once_with_its_usage(kind: str) -> None:
@@ -341,9 +352,14 @@ async def test_a_lost_connection_that_the_sdk_makes_again_stays_metered(kind: st
     assert rows == {True: 1, False: 1}
 
 
-async def test_without_a_scope_nothing_happens_but_a_word_when_one_is_open_elsewhere(kind: str) -> None:
+async def test_without_a_scope_nothing_is_said_unless_one_is_open_elsewhere(kind: str) -> None:
     with socket_server(numbered()) as server:
         async with within(client_for(kind, server.url).responses.connect()) as connection:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ActGuardMonitoringWarning)
                 await asked(connection)
+            with spending() as budget:
+                with pytest.warns(ActGuardMonitoringWarning, match="outside any budget scope"):
+                    await asked_elsewhere(connection)
+                await read_answer(connection)
+            assert budget.calls == 0
