@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from actguard.context import Process
+from actguard.context import Process, active_budget
 from actguard.exceptions import BudgetExceededError
+from actguard.guards.tree import raises
 from actguard.integrations.metering import Settlement, Switch
+from actguard.rules import ledger
 
 
 class _Conversion:
@@ -92,6 +94,16 @@ def budget_ends_stream(original: Callable[..., Any], switch: Switch) -> Callable
     def end_hop(state: Any, error: Exception | None = None) -> Any:
         if switch.applied and isinstance(error, BudgetExceededError):
             raise error
-        return original(state, error)
+        goes_on = original(state, error)
+        return goes_on and not (switch.applied and error is None and _ended_quietly())
 
     return end_hop
+
+
+def _ended_quietly() -> bool:
+    """True when the scope here is full and says so by ending streams, not by an error."""
+    budget = active_budget()
+    if budget is None:
+        return False
+    with budget.tree.lock:
+        return ledger.full(budget.account) is not None and ledger.full(budget.account, raises) is None

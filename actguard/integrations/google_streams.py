@@ -101,7 +101,18 @@ def _step(budget: Any, reading: _Reading | None = None) -> Iterator[None]:
             _reading.reset(stream)
 
 
+def _scope_of(budget: Any) -> Any:
+    """The scope of a stream that is read for the first time, and so sent now: the one that it was made in.
+
+    Once that is settled with a gateway, the settlement cannot have it any more: then it is the scope that is active
+    here. Where there is none, it stays with its own, which tells that it was spent too late.
+    """
+    settled = budget.tree.closed and budget.tree.reserve_id is not None
+    return (active_budget() or budget) if settled else budget
+
+
 def _in_scope(made: Generator[Any, None, None], budget: Any) -> Generator[Any, None, None]:
+    budget = _scope_of(budget)
     with contextlib.closing(made):
         while True:
             with _step(budget):
@@ -113,6 +124,7 @@ def _in_scope(made: Generator[Any, None, None], budget: Any) -> Generator[Any, N
 
 
 async def _in_scope_async(made: AsyncGenerator[Any, None], budget: Any, reading: _Reading) -> AsyncGenerator[Any, None]:
+    budget = _scope_of(budget)
     try:
         while True:
             with _step(budget, reading):

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from canned import Canned, serving
 from either import MODES, done, first, items
+from gateway_tools import client_of
 from google import genai
 from google.genai import errors
 from spending import spending, spent
@@ -18,8 +19,9 @@ from spending import spending, spent
 from actguard.client import Client
 from actguard.context import current_budget
 from actguard.events import LlmUsage
-from actguard.exceptions import BudgetExceededError
+from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError
 from actguard.testing import Answer, Gate, LoopbackProvider, ToolCall
+from actguard.testing.gateway import LoopbackGateway
 
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
 
@@ -188,6 +190,20 @@ async def test_a_stream_made_outside_any_scope_belongs_to_that_of_its_first_read
         assert budget.calls == 1
 
 
+async def test_a_stream_first_read_after_the_settlement_belongs_to_the_scope_of_its_reader(client: Any) -> None:
+    with LoopbackGateway() as gateway, client_of(gateway) as guard:
+        with guard.run(), guard.budget_guard(usd_limit=1) as budget:
+            read, unread = await stream_of(client), await stream_of(client)
+        with guard.run(), guard.budget_guard(usd_limit=1) as another:
+            await items(read)
+        assert (budget.calls, another.calls) == (0, 1)
+        with pytest.warns(ActGuardMonitoringWarning, match="late_spending"):
+            await items(unread)
+        assert (budget.calls, another.calls) == (1, 1)
+        settled = [len(request.body["usage_breakdown"]) for request in gateway.received("settle")]
+        assert settled == [0, 1]
+
+
 async def test_a_stream_read_after_its_scope_belongs_to_the_scope_where_it_began(client: Any, held: Gate) -> None:
     with spending() as budget:
         stream = await stream_of(client)
@@ -325,7 +341,8 @@ async def test_a_stream_over_the_limit_may_just_end_instead(provider: LoopbackPr
             await items(await stream_of(client))
 
 
-async def test_a_stream_that_the_budget_ended_is_not_taken_up_again(mode: str) -> None:
+@pytest.mark.parametrize("on_crossing", ["raise", "return"])
+async def test_a_stream_that_the_budget_ended_is_not_taken_up_again(mode: str, on_crossing: str) -> None:
     """Gemini's checkpoints let the SDK resume a stream that breaks off, whatever broke it."""
     token = base64.b64encode(b"resume here").decode()
     candidate = {"content": {"role": "model", "parts": [{"text": "four"}]}, "continuationToken": token}
@@ -334,12 +351,16 @@ async def test_a_stream_that_the_budget_ended_is_not_taken_up_again(mode: str) -
     with serving({("POST", f"/v1/models/{MODEL}:streamGenerateContent"): Canned("text/event-stream", body)}) as url:
         options = {"base_url": url, "api_version": "v1"}
         sdk = genai.Client(api_key="k", vertexai=False, http_options=options)
-        with spending(token_limit=100) as budget:
-            received, stream = "", await stream_of(sdk if mode == "sync" else sdk.aio)
-            with pytest.raises(BudgetExceededError) as reached:
-                while True:
-                    received += (await first(stream)).text
-            assert reached.value.partial == received != ""
+        with spending(token_limit=100, on_crossing=on_crossing) as budget:
+            stream = await stream_of(sdk if mode == "sync" else sdk.aio)
+            if on_crossing == "return":
+                assert "".join([chunk.text for chunk in await items(stream)])
+            else:
+                received = ""
+                with pytest.raises(BudgetExceededError) as reached:
+                    while True:
+                        received += (await first(stream)).text
+                assert reached.value.partial == received != ""
             assert budget.calls == 1
         if mode == "async" and hasattr(sdk.aio, "aclose"):
             await sdk.aio.aclose()
