@@ -25,9 +25,9 @@ from actguard.guards.budget import BudgetGuard
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.metering import Call, Switch, question
 from actguard.integrations.openai_live import TimedConversation
+from actguard.integrations.openai_realtime_turns import RealtimeConversation
 from actguard.integrations.openai_turns import (
     Conversation,
-    RealtimeConversation,
     TurnExchange,
     parsed,
     read,
