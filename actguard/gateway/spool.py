@@ -184,11 +184,18 @@ class SpoolFile:
             self._owner = uuid4().hex
             path = f"{self._path}-{self._owner}{ALIVE}"
             alive = sqlite3.connect(path, timeout=self._patience_s, isolation_level=None, check_same_thread=False)
-            alive.execute("BEGIN EXCLUSIVE")
-            if os.path.exists(path):
-                self._alive = alive
-                return
-            alive.close()  # somebody found the file before it was locked, and took it for that of a dead owner
+            try:
+                alive.execute("BEGIN EXCLUSIVE")
+            except sqlite3.Error:
+                alive.close()
+                if os.path.exists(path):
+                    raise
+            else:
+                if os.path.exists(path):
+                    self._alive = alive
+                    return
+                alive.close()
+            # Somebody found the file before it was locked, and took it for that of a dead owner: once more.
 
     def _other_signs_of_life(self) -> list[str]:
         folder, name = os.path.split(self._path)

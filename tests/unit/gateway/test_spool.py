@@ -254,6 +254,24 @@ def test_many_writers_lose_nothing(opened: Any, path: str) -> None:
         assert own == [f"{name}-{number}" for number in range(50)]
 
 
+def test_clients_that_come_and_go_at_once_do_not_take_each_other_for_dead(path: str) -> None:
+    """Whoever opens looks for signs of the dead, and may find that of another who is just about to live."""
+    script = (
+        "import sys\n"
+        "from actguard.gateway.letters import Letter\n"
+        "from actguard.gateway.spool import SpoolFile\n"
+        "for n in range(60):\n"
+        f"    file = SpoolFile({path!r}, gateway={HERE!r}, max_bytes=2**24, patience_s=20)\n"
+        "    file.open()\n"
+        "    file.put('event', [Letter(f'{sys.argv[1]}-{n}', b'1')])\n"
+        "    file.close()\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, f"p{n}"], stderr=subprocess.PIPE, text=True) for n in range(4)
+    ]
+    assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 4
+
+
 def test_closing_twice_is_harmless(opened: Any) -> None:
     file = opened()
     file.close()
