@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from actguard.integrations.anthropic_bound import bound_of, limit_fields
-from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
+from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of, uncounted_tool
 from actguard.integrations.anthropic_usage import StreamedMessage, field, price_context, read_usage, usage_of_others
 from actguard.integrations.bodies import BodyReader
 from actguard.integrations.estimate import text_tokens
@@ -28,6 +28,7 @@ class AnthropicExchange(StainlessExchange):
         self.api = api
         client_class: Any = type(client)
         self.provider = provider_of(client_class)
+        self.uncounted = uncounted_tool(self.body)
 
     @cached_property
     def model(self) -> str:

@@ -28,6 +28,15 @@ def output_limit_of(body: Mapping[str, Any]) -> int | None:
     return limit if type(limit) is int and limit >= 0 else None
 
 
+def uncounted_tool(body: Mapping[str, Any]) -> str | None:
+    """A server-side tool of the request that is billed by time, which no answer reports; None where there is none."""
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list | tuple) else ():
+        if isinstance(tool, Mapping) and str(tool.get("type")).startswith("code_execution"):
+            return "the time of code execution"
+    return None
+
+
 def _media_tokens(part: Mapping[str, Any]) -> int | None:
     kind, source = part.get("type"), part.get("source")
     if kind == "thinking":  # its signature is no text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -269,3 +269,14 @@ async def test_a_hard_limit_refuses_a_batch_whose_cost_has_no_bound(client: Any,
     requests = [{"custom_id": str(n), "params": {**REQUEST, **changes}} for n, changes in enumerate(params)]
     with spending(usd_limit=1, enforcement="hard"), pytest.raises(GuardError, match=reason):
         await done(client.messages.batches.create(requests=requests))
+
+
+def test_batches_are_charged_on_either_loop(url: str, on_loop: Callable[..., Any]) -> None:
+    async def run() -> None:
+        async with anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0) as client:
+            with spending() as budget:
+                batch = await submitted(client.messages.batches)
+                await items(await client.messages.batches.results(batch.id))
+                assert spent(budget) == (2, 2000, 0, 0, 100)
+
+    on_loop(run)

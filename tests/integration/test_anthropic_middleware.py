@@ -178,3 +178,15 @@ async def test_every_attempt_that_was_lost_is_charged_as_estimated(provider: Loo
         await done(retrying.messages.create(**ASK))
         assert budget.calls == 3
         assert 0 < budget.estimated_usd < budget.usd_used
+
+
+def test_a_fallback_is_charged_on_either_loop(on_loop: Callable[..., Any]) -> None:
+    async def run() -> None:
+        async with LoopbackProvider() as provider:
+            provider.script(REFUSED, SERVED)
+            client = client_of(provider, "async")
+            with spending() as budget:
+                await client.beta.messages.create(**ASK)
+                assert_charged_as_billed(budget, provider, 2)
+
+    on_loop(run)

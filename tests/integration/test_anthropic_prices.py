@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from spending import spending
 
 from actguard.client import Client
 from actguard.events import LlmUsage
+from actguard.exceptions import ActGuardMonitoringWarning, GuardError
 from actguard.testing import Answer, LoopbackProvider, capture_events
 
 SONNET, FAST, LONG = "claude-sonnet-4-6", "claude-opus-5-5", "claude-haiku-5-5"
@@ -112,6 +114,21 @@ async def test_other_models_that_helped_are_charged_at_their_own_prices(
             ]
         assert budget.usd_used_exact == Decimal(1000 * 3 + 100 * 15 + 500 * 4 + 50 * 20) / MILLION
         assert (budget.calls, budget.account.held.tokens) == (2, 0)
+
+
+async def test_the_time_of_code_execution_is_told_of_once_by_name(
+    provider: LoopbackProvider, client: Any, streamed: bool
+) -> None:
+    tools: Any = [{"type": "code_execution_20250825", "name": "code_execution"}]
+    with spending() as budget:
+        with pytest.warns(ActGuardMonitoringWarning, match="the time of code execution"):
+            await ask(client, SONNET, streamed, tools=tools)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            await ask(client, SONNET, streamed, tools=tools)
+        assert budget.calls == 2
+    with spending(usd_limit=1, enforcement="hard"), pytest.raises(GuardError, match="the time of code execution"):
+        await ask(client, SONNET, streamed, tools=tools)
 
 
 async def test_a_compaction_is_charged_with_the_message(
