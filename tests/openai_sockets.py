@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from conftest import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
@@ -37,6 +38,7 @@ class SocketServer:
     def handle(self, socket: ServerConnection) -> None:
         """One connection."""
         self.connections += 1
+        self.open_connections += 1
         try:
             self._send(socket, self.greeting)
             for message in socket:
@@ -45,6 +47,8 @@ class SocketServer:
                 self._send(socket, self.answer(event))
         except (ConnectionClosed, OSError):
             return
+        finally:
+            self.open_connections -= 1
 
     @staticmethod
     def _send(socket: ServerConnection, events: Iterable[Event]) -> None:
@@ -68,6 +72,7 @@ def socket_server(answer: Callable[[Event], Iterable[Event]], *greeting: Event) 
         thread.start()
         try:
             yield here
+            until(lambda: not here.open_connections)  # what was sent last has arrived
         finally:
             server.shutdown()
             thread.join()
