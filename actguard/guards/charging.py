@@ -20,6 +20,8 @@ from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Charge, Full, H
 
 CHECK_AT_MOST = 64
 """Output tokens between two checks of a running stream, so that concurrent streams see each other in time."""
+CHECK_WITH_PLENTY = 512
+"""The same where it is less than a thousandth of what is left: a check takes as long as reading twenty chunks."""
 MILLION = 1_000_000
 NEVER = 2**62
 """The next check of a stream that no limit applies to."""
@@ -246,7 +248,7 @@ class Ticket:
         return self._tree.parts.price(spent.provider, spent.model, spent.usage, context, requested=self.model)
 
     def _next_check(self, left: Limits) -> int:
-        """Half of what is affordable, at most `CHECK_AT_MOST` output tokens."""
+        """Half of what is affordable, at most `CHECK_AT_MOST` output tokens, or a thousandth of plenty."""
         tokens = NEVER if left.tokens is None else left.tokens
         usd = left.usd
         if left.cost is not None:
@@ -261,7 +263,9 @@ class Ticket:
             rates = self._tree.parts.prices.marginal_rates(self.provider, self.model)
             if rates is not None and rates.output > 0:
                 tokens = min(tokens, int(EXACT.divide(usd, rates.output)))
-        return NEVER if tokens == NEVER else max(1, min(tokens // 2, CHECK_AT_MOST))
+        if tokens == NEVER:
+            return NEVER
+        return max(1, min(tokens // 2, max(CHECK_AT_MOST, tokens // 1000), CHECK_WITH_PLENTY))
 
     def _finish(self, spent: Spent) -> BudgetExceededError | None:
         full = self._apply(spent, settle=True, publish=True)

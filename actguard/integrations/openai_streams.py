@@ -30,10 +30,10 @@ class OpenAIReader(StreamReader):
 
     def add(self, piece: str, shown: bool = False) -> None:
         """Count a piece of output; ``shown``: it is text of the answer."""
-        self._size += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
-        self._pieces += 1
-        by_size = self._size // BYTES_PER_TOKEN
-        self.output_seen = by_size if by_size > self._pieces else self._pieces
+        size = self._size + (len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass")))
+        pieces, by_size = self._pieces + 1, size // BYTES_PER_TOKEN
+        self._size, self._pieces = size, pieces
+        self.output_seen = by_size if by_size > pieces else pieces
         self._written.add(piece)
         if shown:
             self._text.append(piece)

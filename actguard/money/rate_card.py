@@ -108,6 +108,7 @@ class RateCard:
         self._ask = ask
         self._starts = sorted({start for rate in self._rates for start, _ in rate.tiers})
         self._formulas: dict[Kind, Formula | None] = {}
+        self._marginal: dict[int, TokenRates] = {}
         self._lines: dict[Shape, Line] = {}
         """What `_formulas` has for usages that consist of consistent buckets: nearly all."""
 
@@ -161,8 +162,13 @@ class RateCard:
 
     def rates(self, input_tokens: int = 0) -> TokenRates:
         """USD per uncached input token and per output token in a call with so many input tokens; zero if unpriced."""
-        by_key = {rate.unit.key: rate.each(input_tokens) for rate in self._rates}
-        return TokenRates(by_key.get("input_tokens", ZERO), by_key.get("output_tokens", ZERO))
+        tier = bisect_left(self._starts, input_tokens)
+        found = self._marginal.get(tier)  # streams ask every few dozen chunks
+        if found is None:
+            by_key = {rate.unit.key: rate.each(input_tokens) for rate in self._rates}
+            found = TokenRates(by_key.get("input_tokens", ZERO), by_key.get("output_tokens", ZERO))
+            self._marginal[tier] = found
+        return found
 
     def unpriced_tools(self, usage: Usage) -> tuple[str, ...]:
         """What the tools in ``usage`` are called that this model has no price for: they are not in `price`."""
