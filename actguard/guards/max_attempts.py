@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from actguard.context import current_run
 from actguard.exceptions import MaxAttemptsExceeded
 from actguard.guards.guarding import Guard
 from actguard.guards.protocol import Quick, refused
@@ -37,7 +38,9 @@ class MaxAttempts(Guard[None]):
         return self._count
 
     def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run = run_of("max_attempts")
+        run = current_run.get()
+        if run is None or run.closed:
+            run = run_of("max_attempts")
         used = run.store.apply(self._key, attempts.attempt)
         if used > self._limit:
             name = shown_name(self.tool)

@@ -221,9 +221,10 @@ class _Several(CallScope):
         self._entered = entered
 
     def returned(self, value: Any) -> Any:
-        while self._entered:
-            value = self._entered[-1].returned(value)
-            self._entered.pop()
+        entered = self._entered
+        while entered:
+            value = entered[-1].returned(value)
+            entered.pop()
         return value
 
     def leave(self, error: BaseException | None) -> None:

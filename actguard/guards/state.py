@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar, cast
 
-from actguard.context import active_run, current_run
+from actguard.context import active_run
 from actguard.exceptions import MissingRuntimeContextError
 from actguard.guards.run import Run
 from actguard.stores.memory import MemoryStore
@@ -26,7 +26,7 @@ def run_of(what: str) -> Run:
     Raises:
         MissingRuntimeContextError: there is none here.
     """
-    run = current_run.get() or active_run()  # the latter knows of threads that were adopted
+    run = active_run()
     if run is None or run.closed:
         raise MissingRuntimeContextError(what)
     return cast(Run, run)

@@ -116,7 +116,8 @@ class MemoryStore:
                         self._set_timer(entry, state.expires_at)
             else:
                 held: Any = entry.state
-                state, decision = transition(held, *facts)
+                # Unpacking no facts at all would take 0.1 µs.
+                state, decision = transition(held, *facts) if facts else transition(held)  # type: ignore[call-arg]
                 if state is None:
                     entry.state = None
                     self._entries.pop(key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -177,8 +178,9 @@ async def test_a_cancelled_caller_of_a_plain_tool_in_a_thread_leaves_no_worker_s
         release.wait(30)
         return "done"
 
-    with anyio.move_on_after(0.01):
-        await anyio.to_thread.run_sync(slow, abandon_on_cancel=True)
-    assert begun.wait(30)
+    async with anyio.create_task_group() as group:
+        group.start_soon(functools.partial(anyio.to_thread.run_sync, slow, abandon_on_cancel=True))
+        assert await anyio.to_thread.run_sync(begun.wait, 30)
+        group.cancel_scope.cancel()
     release.set()
     assert slow() == "done"

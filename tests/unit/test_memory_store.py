@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actguard.rules.window import Window
+from actguard.rules.window import Refused, Window
 from actguard.scope import step
 from actguard.stores.memory import MemoryStore, Store
 
@@ -168,6 +168,75 @@ def test_timers_of_freed_keys_do_not_pile_up() -> None:
         store.apply(("note", number), write, "", 0.0)
     assert len(store) == 0
     assert store._timers < 200
+
+
+# --- slots ----------------------------------------------------------------------------------------------------------
+
+
+def note_at(state: Note | None, now: float) -> tuple[Note, Note | None]:
+    return Note("slot", now + 60.0), state
+
+
+def test_slots_and_the_store_see_the_same_state() -> None:
+    store = MemoryStore(Clock())
+    one, other = store.slot(("note",)), store.slot(("note",))
+    assert len(store) == 0
+    assert one.apply(note_at, 0.0) is None
+    assert other.apply(note_at, 1.0) == Note("slot", 60.0)
+    assert one.apply(note_at, 2.0) == Note("slot", 61.0)
+    assert store.apply(("note",), read) == "slot"
+    store.apply(("note",), write, "", 0.0)
+    assert store.is_free(("note",))
+    assert one.apply(note_at, 3.0) is None
+    assert other.apply(note_at, 4.0) == Note("slot", 63.0)
+    assert len(store) == 1
+
+
+def test_the_key_of_a_slot_is_freed_like_others_and_comes_back() -> None:
+    clock, window = Clock(), Window(2, 10.0)
+    store = MemoryStore(clock)
+    slot, busy = store.slot(("limit",)), store.slot(("busy",))
+    for _ in range(3):
+        for _ in range(2):
+            assert not isinstance(slot.apply(window.admit, clock.now), Refused)
+        assert isinstance(slot.apply(window.admit, clock.now), Refused)
+        clock.now += 12.0
+        busy.apply(window.admit, clock.now)
+        assert store.is_free(("limit",))
+
+
+def test_what_a_transition_of_a_slot_raises_changes_nothing_and_lets_the_lock_go() -> None:
+    store = MemoryStore(Clock())
+    slot = store.slot(("note",))
+    slot.apply(note_at, 0.0)
+
+    def interrupted(state: Note | None, now: float) -> tuple[Note, None]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        slot.apply(interrupted, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        store.apply(("note",), interrupted, 0.0)
+    seen: list[str | None] = []
+    thread = threading.Thread(target=lambda: seen.append(store.apply(("note",), read)))
+    thread.start()
+    thread.join(30)
+    assert seen == ["slot"]
+
+
+def test_a_key_that_is_freed_while_its_slot_is_updated_is_kept() -> None:
+    """The garbage collector may finalise a guarded generator in the middle, which comes back to the same key."""
+    store = MemoryStore(Clock())
+    slot = store.slot(("note",))
+    slot.apply(note_at, 0.0)
+
+    def freed_meanwhile(state: Note, now: float) -> tuple[Note, None]:
+        store.apply(("note",), write, "", 0.0)
+        return state, None
+
+    slot.apply(freed_meanwhile, 0.0)
+    assert store.apply(("note",), read) == "slot"
+    assert slot.apply(note_at, 1.0) == Note("slot", 60.0)
 
 
 class Expiry(RuleBasedStateMachine):

@@ -320,3 +320,21 @@ def test_workers_are_used_again() -> None:
 
 def test_bare_tool_has_no_deadline() -> None:
     assert tool(threading.get_ident)() == threading.get_ident()
+
+
+def test_calls_of_one_tool_have_their_own_deadlines_on_each_loop() -> None:
+    @timeout(0.02)
+    async def tool(ends: bool) -> str:
+        await asyncio.Event().wait() if not ends else None
+        return "done"
+
+    async def main() -> None:
+        for _ in range(2):  # once more when the timer of the loop has run down
+            ends = await asyncio.gather(*map(tool, (False, True, False)), return_exceptions=True)
+            assert [type(end) for end in ends] == [ToolTimeoutError, str, ToolTimeoutError]
+        assert await asyncio.gather(*map(tool, (True, True))) == ["done", "done"]
+        with pytest.raises(ToolTimeoutError):
+            await tool(False)
+
+    for _ in range(2):
+        asyncio.run(main())
