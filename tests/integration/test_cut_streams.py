@@ -1,4 +1,4 @@
-"""A stream that would cost ten times the limit: closed at the provider, and charged for what was generated until then."""
+"""A stream that would cost ten times the limit: closed at the provider, charged for what was generated until then."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worth(budget: BudgetGuard, input_tokens: int, output_tokens: int) -> Decimal
     """What the tokens cost at the price of the model that the scope has called."""
     [row] = budget.breakdown()
     usage = Usage(uncached_input_tokens=input_tokens, output_tokens=output_tokens)
-    price = budget.prices.price(row.provider, row.model, usage)
+    price: Decimal | None = budget.prices.price(row.provider, row.model, usage)
     assert price
     return price
 
@@ -51,6 +51,7 @@ def limit_for(spender: Spender) -> Decimal:
 
 async def until_cut(spender: Spender, provider: LoopbackProvider, kind: str) -> BudgetGuard:
     """Reads a stream until the budget cuts it, and waits until the provider has noticed."""
+    budget: BudgetGuard
     with spending(usd_limit=limit_for(spender)) as budget:
         with pytest.raises(BudgetExceededError) as cut:
             await spender.call(spender.client(provider, kind))
