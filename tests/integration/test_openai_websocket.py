@@ -174,7 +174,7 @@ async def test_an_answer_that_reaches_the_limit_is_stopped_by_closing_the_connec
         assert text.startswith(" word0 word1")
         assert cut.value.partial is not None
         assert text.startswith(cut.value.partial) or cut.value.partial.startswith(text)
-        assert 500 <= budget.tokens_used <= 5_000
+        assert 400 <= budget.tokens_used <= 5_000  # estimated
         assert budget.estimated_usd > 0
 
 
