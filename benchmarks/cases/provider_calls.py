@@ -6,16 +6,19 @@ before. ActGuard 1.0.2 hooks the same method.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import openai
-from openai._base_client import SyncAPIClient
+from openai._base_client import AsyncAPIClient, SyncAPIClient
 from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from timed import Block, sync_block
+from timed import LOOP, Block, sync_block
 
 import actguard
 
@@ -65,8 +68,15 @@ def _answer_at_once(self: Any, cast_to: Any, options: Any, *, stream: bool = Fal
     return InstantStream(cast_to=cast_to, response=response, client=self)
 
 
+async def _answer_in_turn(self: Any, cast_to: Any, options: Any, **_: Any) -> Any:
+    await asyncio.sleep(0)
+    return ANSWER
+
+
+AsyncAPIClient.request = _answer_in_turn  # type: ignore[assignment,method-assign]
 SyncAPIClient.request = _answer_at_once  # type: ignore[assignment,method-assign]
 OPENAI = openai.OpenAI(api_key="none")
+ASYNC_OPENAI = openai.AsyncOpenAI(api_key="none")
 CLIENT = actguard.Client()
 EARLIER = actguard.__version__ == "1.0.2"
 
@@ -115,6 +125,30 @@ def _within(depth: int) -> Callable[[Block], Block]:
 def plain_call(depth: int = 0) -> Block:
     """A non-streaming call, inside so many budget scopes."""
     return sync_block(_call, around=_within(depth) if depth else None)
+
+
+def concurrent_calls(tasks: int) -> Block:
+    """So many tasks of one budget scope make calls in turns, each of them held while the others run; CPU time."""
+
+    async def calls(count: int) -> None:
+        for _ in range(count):
+            await ASYNC_OPENAI.request(ChatCompletion, OPTIONS)
+
+    async def block(count: int) -> float:
+        async with CLIENT.run(), CLIENT.budget_guard(usd_limit=10**9):
+            await calls(1)
+            each = max(1, count // tasks)
+            many = [asyncio.create_task(calls(each)) for _ in range(tasks)]
+            started = time.process_time()
+            await asyncio.gather(*many)
+            took = time.process_time() - started
+        return took * count / (each * tasks)
+
+    def collected(count: int) -> float:
+        gc.collect()
+        return LOOP.run_until_complete(block(count))
+
+    return collected
 
 
 def read_stream(depth: int = 0) -> Block:
