@@ -23,6 +23,7 @@ from actguard.integrations.google_interactions_usage import (
     outcome_of_interaction,
     request_of,
 )
+from actguard.integrations.google_surfaces import UncountedExchange
 from actguard.integrations.metering import (
     FREE,
     Bill,
@@ -44,6 +45,8 @@ from actguard.integrations.transport import was_sent
 from actguard.money.usage import Usage
 
 PROVIDER = "google"
+UNCOUNTED = {"CreateTrigger": "agents that a trigger runs", "RunTrigger": "agents that a trigger runs"}
+"""Operations that spend where no answer of theirs tells how much."""
 
 # --- the exchange, from SDK 2.8 ---------------------------------------------------------------------------------------
 
@@ -143,6 +146,8 @@ def open_interaction(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     operation = getattr(_argument(args, kwargs, 0, "hook_ctx"), "operation_id", None)
     if operation == "CreateInteraction":
         return InteractionExchange(client, args, kwargs)
+    if operation in UNCOUNTED:
+        return UncountedExchange(client, args, kwargs, UNCOUNTED[operation])
     return FetchedInteraction(client, args, kwargs) if operation == "getInteractionById" else None
 
 

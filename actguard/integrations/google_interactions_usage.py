@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actguard.integrations.estimate import IMAGE_TOKENS, text_tokens
+from actguard.integrations.google_grounding import grounding
 from actguard.integrations.google_usage import count, price_context, read_usage, text_bytes
 from actguard.integrations.metering import Bill, Deferred, Outcome, Request
 from actguard.integrations.prompts import FILE_TOKENS, base64_tokens, estimated_input
@@ -56,7 +57,13 @@ def usage_of(interaction: Mapping[str, Any]) -> Usage | None:
         ]
         for name, theirs in _SPLITS.items()
     }
-    return read_usage({**counts, **splits})
+    usage = read_usage({**counts, **splits})
+    searches = sum(
+        count(entry, "count")
+        for entry in block.get("grounding_tool_count") or ()
+        if isinstance(entry, Mapping) and entry.get("type") == "google_search"
+    )
+    return None if usage is None else usage + grounding(searches, str(interaction.get("model")))
 
 
 def request_of(body: Mapping[str, Any], estimate: Usage, stream: bool) -> Request:

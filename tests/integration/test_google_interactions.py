@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,7 +14,7 @@ from either import MODES, done, first, items
 from google import genai
 from spending import spending, spent
 
-from actguard.exceptions import BudgetExceededError
+from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, GuardError
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(genai.Client, "interactions"), reason="this SDK has no interactions"),
@@ -54,7 +55,7 @@ class Interactions:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(self.rfile.read(int(self.headers["content-length"] or 0)) or b"{}")
                 interactions.requests.append("POST")
                 if body.get("stream"):
                     self.stream()
@@ -183,3 +184,25 @@ async def test_an_error_answer_costs_nothing(server: Any, client: Any) -> None:
         with pytest.raises(Exception, match="no"):
             await create(client)
         assert budget.calls == 0
+
+
+async def test_the_searches_of_an_interaction_are_charged(server: Any, client: Any) -> None:
+    searched = [{"type": "google_search", "count": 2}, {"type": "retrieval", "count": 1}]
+    server.answers["POST"] = {**DONE, "usage": {**USAGE, "grounding_tool_count": searched}}
+    with spending() as budget:
+        await create(client)
+        with_searches = budget.usd_used_exact
+        server.answers["POST"] = {**DONE, "id": "int_3"}
+        await create(client)
+        assert with_searches - (budget.usd_used_exact - with_searches) == Decimal("0.035")  # one grounded prompt
+
+
+@pytest.mark.skipif(not hasattr(genai.Client, "triggers"), reason="this SDK has no triggers")
+async def test_agents_that_a_trigger_runs_are_told_of_by_name(server: Any, client: Any) -> None:
+    server.answers["POST"] = {"id": "exec_1", "trigger_id": "t", "status": "running"}
+    with spending() as budget:
+        with pytest.warns(ActGuardMonitoringWarning, match="agents that a trigger runs"):
+            await done(client.triggers.run("trigger_1"))
+        assert budget.calls == 0
+    with spending(usd_limit=1, enforcement="hard"), pytest.raises(GuardError, match="agents that a trigger runs"):
+        await done(client.triggers.run("trigger_1"))
