@@ -58,6 +58,7 @@ ANSWERS = {
     ("POST", "/v1beta/cachedContents"): answer(
         {"name": "cachedContents/c", "usageMetadata": {"totalTokenCount": 5000}}
     ),
+    ("POST", "/v1beta/auth_tokens"): answer({"name": "auth_tokens/t"}),
     ("POST", "/v1beta/fileSearchStores"): answer({"name": "fileSearchStores/s"}),
     ("POST", "/v1beta/fileSearchStores/s:importFile"): answer({"name": "fileSearchStores/s/operations/o"}),
     ("GET", "/v1beta/cachedContents"): answer({"cachedContents": []}),
@@ -158,7 +159,12 @@ async def batching(vertex: Any) -> None:
     await done(vertex.batches.create(model="gemini-2.5-flash", src="gs://b/r.jsonl", config={"dest": "gs://b/out"}))
 
 
+async def holding_elsewhere(client: Any) -> None:
+    await done(client.auth_tokens.create(config={"uses": 1}))
+
+
 UNCOUNTED = [
+    (holding_elsewhere, "live sessions held elsewhere"),
     (caching, "storage of cached contents"),
     (importing, "files in file search stores"),
     (tuning, "tuning jobs"),
