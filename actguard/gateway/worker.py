@@ -21,8 +21,9 @@ class Worker:
     def __init__(self, name: str) -> None:
         self.ended = False
         """True once it takes no more."""
+        self._name = name
+        self._started = False
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function(*args)``, awaited on this loop. Cancelling the wait does not undo the work.
@@ -32,6 +33,8 @@ class Worker:
         """
         if self.ended:
             raise RuntimeError("this thread has ended")
+        if not self._start():
+            return function(*args, **kwargs)
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
 
@@ -52,6 +55,17 @@ class Worker:
         """End the thread after what it was given. Returns at once."""
         self.ended = True
         self._jobs.put(None)
+
+    def _start(self) -> bool:
+        """Start the thread when it has its first work. False when the interpreter ends, and starts no more threads: the
+        little that is left to do may block then."""
+        if not self._started:
+            try:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            except RuntimeError:
+                return False
+            self._started = True
+        return True
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
