@@ -15,7 +15,8 @@ from spending import spending
 from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, GuardError
 
 websockets = pytest.importorskip("websockets")
-pytestmark = pytest.mark.skipif(not hasattr(openai.OpenAI(api_key="k"), "live"), reason="this SDK has no live sessions")
+no_sdk = pytest.mark.skipif(not hasattr(openai.OpenAI(api_key="k"), "live"), reason="this SDK has no live sessions")
+pytestmark = [no_sdk, pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")]
 PER_SECOND = Decimal(3) / 3600
 """USD, of gpt-live-1."""
 SECOND = base64.b64encode(bytes(48_000)).decode()

@@ -21,6 +21,7 @@ from actguard.exceptions import BudgetExceededError, GuardError
 from actguard.testing import capture_events
 
 websockets = pytest.importorskip("websockets")
+pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")  # by the SDK
 MODEL = "gpt-realtime"
 SESSION: Event = {
     "type": "realtime",

@@ -26,9 +26,10 @@ from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, 
 from actguard.testing import capture_events
 
 websockets = pytest.importorskip("websockets")
-pytestmark = pytest.mark.skipif(
+no_sdk = pytest.mark.skipif(
     not hasattr(openai.OpenAI(api_key="k").responses, "connect"), reason="this SDK has no WebSocket for responses"
 )
+pytestmark = [no_sdk, pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")]
 MODEL = "gpt-4o-mini"
 ONE = calc_price(PricedUsage(input_tokens=1000, output_tokens=50), MODEL, provider_id="openai").total_price
 ASK: dict[str, Any] = {"model": MODEL, "input": "Hello there, how are you?"}
