@@ -163,18 +163,19 @@ class Desk:
         estimate = _with_output(asked.estimate, expected)
         usd = parts.prices.price(provider, model, estimate) or ZERO
         cost = tree.cost(provider, model, estimate, usd) if self._in_cost else 0
-        soft = Terms(Hold(usd, estimate.total_tokens, cost))
+        soft = Hold(usd, estimate.total_tokens, cost)
         tariff = self._tariff(asked) if self.hard else None
         with tree.lock:
             refusal = _full(account)
-            terms: Terms | Refusal = soft if refusal is None else refusal
+            terms: Terms | Refusal | None = refusal
             if refusal is None and tariff is not None:
                 assert asked.bound is not None
-                terms = self._bounded(asked, Ceiling(asked.bound, asked.outputs, tariff), soft.hold)
+                terms = self._bounded(asked, Ceiling(asked.bound, asked.outputs, tariff), soft)
             if isinstance(terms, Refusal):
                 if asked.refusable:
                     return terms
-                terms = soft
+                terms = None
+            hold, output_limit, most, each = (soft, None, None, None) if terms is None else terms
             ticket = Ticket(
                 tree,
                 account,
@@ -183,14 +184,14 @@ class Desk:
                 api=asked.api,
                 stream=asked.stream,
                 estimate=estimate,
-                hold=terms.hold,
-                output_limit=terms.output_limit,
-                most=terms.most,
-                each=terms.each,
+                hold=hold,
+                output_limit=output_limit,
+                most=most,
+                each=each,
                 scope_name=self._name,
                 tool_name=current_tool.get(),
             )
-            ledger.rehold(account, NOTHING, terms.hold)
+            ledger.rehold(account, NOTHING, hold)
             tree.open_calls.add(ticket)
         return ticket
 

@@ -42,12 +42,7 @@ class Usage(NamedTuple):
     @property
     def input_tokens(self) -> int:
         """All billed input tokens, cache reads and writes included."""
-        return (
-            self.uncached_input_tokens
-            + self.cache_read_tokens
-            + self.cache_write_5m_tokens
-            + self.cache_write_1h_tokens
-        )
+        return self[0] + self[1] + self[2] + self[3]  # the four fields by position: by name takes half as long again
 
     @property
     def cached_input_tokens(self) -> int:
@@ -62,7 +57,7 @@ class Usage(NamedTuple):
     @property
     def total_tokens(self) -> int:
         """Input plus output tokens: what a ``token_limit`` counts."""
-        return self.input_tokens + self.output_tokens
+        return self[0] + self[1] + self[2] + self[3] + self[4]
 
     @property
     def is_zero(self) -> bool:
