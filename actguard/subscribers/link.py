@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actguard.bus import Bus
 from actguard.events import Event, Reserved, ReserveRequested, SettleRequested
@@ -27,6 +27,9 @@ from actguard.subscribers.exporter import Exporter, exported_kinds, is_exported
 from actguard.subscribers.reservation import Reservations
 from actguard.subscribers.settlement import Settlement
 from actguard.subscription import Flush, Handler
+
+if TYPE_CHECKING:
+    from actguard.gateway.spool import SpoolFile
 
 T = TypeVar("T")
 
@@ -56,11 +59,10 @@ class _Life:
         self.transport = Transport(settings)
         self.spool: Spool | None = None
         if settings.spool is not None:
-            from actguard.gateway.spool import SpoolFile, addressee  # with SQLite, which most programs do without
-
-            file = SpoolFile(
+            spool = import_module("actguard.gateway.spool")  # with SQLite, which most programs do without
+            file: SpoolFile = spool.SpoolFile(
                 settings.spool,
-                gateway=addressee(settings.gateway_url, settings.api_key.get_secret_value()),
+                gateway=spool.addressee(settings.gateway_url, settings.api_key.get_secret_value()),
                 max_bytes=settings.spool_max_bytes,
                 patience_s=min(SPOOL_PATIENCE_S, settings.budget_timeout_s / 2),
             )
