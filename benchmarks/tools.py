@@ -18,6 +18,7 @@ SINGLE = {
     "enforce": (0.60, 0.60),
 }
 """Targets, sync and async."""
+FLOORS = {"bare": "the bare function", "name only": "a wrapper that keeps the name of the tool and does nothing else"}
 ROWS = {"tool, five guards": (0.70, 0.40), **SINGLE}
 
 
@@ -26,9 +27,10 @@ def main(quick: bool) -> Iterator[Figure]:
     with workers("now", "earlier") as (now, earlier):
         for is_async in (True, False):
             kind = "async" if is_async else "sync"
-            bare = now.case("tool_calls:guarded", guard="bare", is_async=is_async)
-            (floor,) = alternately([bare], rounds)
-            yield Figure(f"{kind}: the bare function", floor.us, "µs", min(floor.rounds) * 1e6, max(floor.rounds) * 1e6)
+            for floor, what in FLOORS.items():
+                (series,) = alternately([now.case("tool_calls:guarded", guard=floor, is_async=is_async)], rounds)
+                low, high = min(series.rounds) * 1e6, max(series.rounds) * 1e6
+                yield Figure(f"{kind}: {what}", series.us, "µs", low, high)
             for guard, targets in ROWS.items():
                 cases = [worker.case("tool_calls:guarded", guard=guard, is_async=is_async) for worker in (now, earlier)]
                 ours, theirs = alternately(cases, rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ ALL = {
 }
 DECORATORS: dict[str, Callable[[], Any]] = {
     "bare": lambda: lambda function: function,
+    "name only": lambda: name_only,
     "tool, five guards": lambda: actguard.tool(**ALL),
     "tool, no guard": lambda: actguard.tool(),
     "rate_limit": lambda: actguard.rate_limit(**LIVE),
@@ -38,6 +40,27 @@ DECORATORS: dict[str, Callable[[], Any]] = {
     "prove": lambda: actguard.prove(kind="order", extract="id"),
     "enforce": lambda: actguard.enforce([actguard.Threshold("amount", 100)]),
 }
+
+
+def name_only(function: Any) -> Any:
+    """The floor of every guard: a wrapper whose body, and what it starts, can tell which tool runs."""
+    from actguard.context import current_tool  # ActGuard 1.0.2 has none
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        outer = current_tool.set("module:tool")
+        try:
+            return function(*args, **kwargs)
+        finally:
+            current_tool.reset(outer)
+
+    async def awrapper(*args: Any, **kwargs: Any) -> Any:
+        outer = current_tool.set("module:tool")
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            current_tool.reset(outer)
+
+    return awrapper if inspect.iscoroutinefunction(function) else wrapper
 
 
 def guarded(guard: str, is_async: bool) -> Block:
