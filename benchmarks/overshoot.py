@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -98,7 +99,7 @@ def _beside(quick: bool) -> Iterator[Result]:
             try:
                 with workers(environment) as (worker,):
                     for stream in (False,) if quick else (False, True):
-                        for tasks in AT_ONCE:
+                        for tasks in AT_ONCE[:2] if stream else AT_ONCE:  # 1.0.2 reads 500 streams in minutes
                             limit = (MEAN + 20) * max(tasks // 2, 3)
                             limits = {"cost_limit": limit}
                             bill = _billed(worker, provider, tasks, stream, EVEN, limits, LIMITED, gateway.url)
@@ -137,7 +138,8 @@ def _billed(
     case = worker.case("overshoot_calls:crowd", url=provider.openai_url, **options)
     counts = case.run(tasks)
     case.drop()
-    provider.wait_for_sync(lambda: all(request.done for request in provider.requests))
+    with contextlib.suppress(TimeoutError):  # a stream that its client has forgotten goes on: it is billed as far
+        provider.wait_for_sync(lambda: all(request.done for request in provider.requests))
     billed = [request for request in provider.requests if request.billed]
     return Bill(
         usd=sum((_price(request) for request in billed), Decimal()),
