@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from actguard.money.output_limits import usual_output
 
-FADING = 0.03
+FADING = 0.01
 """How much of the way from its peak to the newest answer an expectation goes down when calls come one by one."""
-TRUSTED = 2.0
+TRUSTED = 10.0
 """How many answers, one by one, it takes until they are trusted more than the request's own limit."""
 
 
