@@ -11,6 +11,8 @@ from actguard.integrations.streams import StreamReader
 from actguard.integrations.written import Written, input_at_least
 from actguard.money.usage import Usage
 
+ONE_TOKEN = 8
+"""A piece of no more characters is taken for one token, as it mostly is."""
 _RUN_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
 
 
@@ -23,6 +25,7 @@ class OpenAIReader(StreamReader):
         self._text: list[str] = []
         self._size = 0
         self._pieces = 0
+        self._long = 0
         self._written = Written()
         self._final: Bill | None = None
         self._model: str | None = None
@@ -34,7 +37,9 @@ class OpenAIReader(StreamReader):
         pieces, by_size = self._pieces + 1, size // BYTES_PER_TOKEN
         self._size, self._pieces = size, pieces
         self.output_seen = by_size if by_size > pieces else pieces
-        self._written.add(piece)
+        if len(piece) > ONE_TOKEN:
+            self._long += 1
+            self._written.add(piece)
         if shown:
             self._text.append(piece)
 
@@ -49,7 +54,8 @@ class OpenAIReader(StreamReader):
         """OpenAI sends a token, or a few of them, in a piece."""
         if self._final is not None:
             return self._final.usage
-        return input_at_least(self._input) + Usage(output_tokens=max(self._pieces, self._written.tokens_at_least))
+        output = self._pieces + max(self._written.tokens_at_least - self._long, 0)
+        return input_at_least(self._input) + Usage(output_tokens=output)
 
     def estimated(self) -> Bill:
         """The input as estimated, and the output that arrived."""
