@@ -10,19 +10,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import NamedTuple
 
 from anyio import get_current_task
 
 from actguard.context import current_tool
 from actguard.exceptions import BudgetExceededError, GuardError, quoted
-from actguard.guards.bounding import UNLIMITED, Bound, Ceiling, Tariff, fits
+from actguard.guards.bounding import UNLIMITED, Bound, Ceiling, Tariff, fits, tariff_of
 from actguard.guards.charging import Ticket
 from actguard.guards.parts import Parts
 from actguard.guards.tree import Tree
 from actguard.money.output_limits import largest_output
-from actguard.money.units import TokenRates
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Full, Hold, LimitType
@@ -230,12 +228,7 @@ class Desk:
                 fix_hint="Send everything in the request itself, without server-side tools or stored content.",
             )
 
-        def cost_units(input_tokens: int, output_tokens: int, usd: Decimal) -> int:
-            usage = Usage(uncached_input_tokens=input_tokens, output_tokens=output_tokens)
-            return tree.cost(provider, model, usage, usd)
-
-        fee = parts.prices.request_fee(provider, model) or ZERO
-        return Tariff(rates or TokenRates(ZERO, ZERO), fee, cost_units)
+        return tariff_of(tree, provider, model)
 
     def _bounded(self, asked: Asked, ceiling: Ceiling, expected: Hold) -> Terms | Refusal:
         """Hold the most that the call can cost, with as much output as fits. Called under the lock."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
+from actguard.guards.tree import Tree
 from actguard.money.units import TokenRates
-from actguard.rules.ledger import EXACT, ZERO, Hold, Limits, times
+from actguard.money.usage import Usage
+from actguard.rules.ledger import EXACT, ZERO, Hold, Limits, times, total
 
 UNLIMITED = 2**31
 """More output than any model puts out."""
@@ -29,6 +31,18 @@ class Bound:
     """How many times the SDK may send it so that each is billed."""
     unbounded: str | None = None
     """Why it can cost more than it shows (a stored prompt, a server-side tool loop …); None: it cannot."""
+    parts: tuple[Usage, ...] = ()
+    """What each of its requests can use at the most, when each is billed by itself: fees and rounding add up."""
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Usage], attempts: int) -> Bound:
+        """The bound of a call that is billed in ``parts``, such as a batch."""
+        return cls(
+            sum(part.input_tokens for part in parts),
+            output_tokens=sum(part.output_tokens for part in parts),
+            attempts=attempts,
+            parts=tuple(parts),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,25 @@ class Tariff:
     fee: Decimal
     cost_units: Callable[[int, int, Decimal], int]
     """(input tokens, output tokens, usd) of one attempt, in cost units."""
+
+    def of(self, input_tokens: int, output_tokens: int) -> Hold:
+        """The most that one request costs which uses so much."""
+        by_input = EXACT.multiply(self.rates.input, Decimal(input_tokens))
+        by_output = EXACT.multiply(self.rates.output, Decimal(output_tokens))
+        usd = EXACT.add(EXACT.add(self.fee, by_input), by_output)
+        return Hold(usd, input_tokens + output_tokens, self.cost_units(input_tokens, output_tokens, usd))
+
+
+def tariff_of(tree: Tree, provider: str, model: str) -> Tariff:
+    """What calls of ``model`` cost at the most in ``tree``; a model without a price costs nothing but tokens."""
+    prices = tree.parts.prices
+
+    def cost_units(input_tokens: int, output_tokens: int, usd: Decimal) -> int:
+        usage = Usage(uncached_input_tokens=input_tokens, output_tokens=output_tokens)
+        return tree.cost(provider, model, usage, usd)
+
+    rates = prices.ceiling_rates(provider, model) or TokenRates(ZERO, ZERO)
+    return Tariff(rates, prices.request_fee(provider, model) or ZERO, cost_units)
 
 
 class Ceiling(NamedTuple):
@@ -54,17 +87,18 @@ class Ceiling(NamedTuple):
 
     def attempt(self, output_tokens: int) -> Hold:
         """The most that one attempt can cost."""
-        bound, tariff, output = self.bound, self.tariff, self.outputs * output_tokens
-        by_input = EXACT.multiply(tariff.rates.input, Decimal(bound.input_tokens))
-        by_output = EXACT.multiply(tariff.rates.output, Decimal(output))
-        usd = EXACT.add(EXACT.add(tariff.fee, by_input), by_output)
-        return Hold(usd, bound.input_tokens + output, tariff.cost_units(bound.input_tokens, output, usd))
+        bound, tariff = self.bound, self.tariff
+        if bound.parts:
+            return total(tariff.of(part.input_tokens, part.output_tokens) for part in bound.parts)
+        return tariff.of(bound.input_tokens, self.outputs * output_tokens)
 
     def affordable(self, room: Limits, wanted: int) -> int:
         """The highest output limit, up to ``wanted``, with which the call fits; negative when it fits with none.
 
         Example: with 0.001 USD left, 10 USD per million output tokens and no input, 100.
         """
+        if self.bound.output_tokens is not None:  # it cannot be lowered
+            return wanted if fits(self.hold(wanted), room) else -1
         most, free, each = wanted, self.hold(0), self.outputs * self.bound.attempts
         if room.usd is not None:
             left = EXACT.subtract(room.usd, free.usd)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from actguard.guards.bounding import tariff_of
 from actguard.guards.charging import Ticket
 from actguard.guards.statement import Spent
 from actguard.money.usage import Usage
 from actguard.rules import ledger
-from actguard.rules.ledger import EXACT, NOTHING, ZERO, Hold
+from actguard.rules.ledger import NOTHING, ZERO, Hold
 
 NO_CONTEXT: Mapping[str, str] = {}
 
@@ -88,14 +89,7 @@ def _ticket_for(whole: Ticket, part: Part) -> PartTicket:
 
 def _most(whole: Ticket, part: Part) -> Hold | None:
     """The most that a part of a call under a hard limit can cost."""
-    prices, tree, usage = whole._tree.parts.prices, whole._tree, part.most
-    rates = prices.ceiling_rates(whole.provider, part.model)
+    usage = part.most
     if usage is None:
         return None
-    usd = ZERO
-    if rates is not None:
-        by_input = EXACT.multiply(rates.input, usage.input_tokens)
-        by_output = EXACT.multiply(rates.output, usage.output_tokens)
-        fee = prices.request_fee(whole.provider, part.model) or ZERO
-        usd = EXACT.add(EXACT.add(fee, by_input), by_output)
-    return Hold(usd, usage.total_tokens, tree.cost(whole.provider, part.model, usage, usd))
+    return tariff_of(whole._tree, whole.provider, part.model).of(usage.input_tokens, usage.output_tokens)

@@ -86,22 +86,18 @@ class SubmittedBatch(BatchExchange):
     def bound(self) -> Bound | None:
         if len({part.model for part in self.parts.values()}) > 1:
             return Bound(0, unbounded="its requests name different models")
-        tokens = 0
-        most: dict[str, Part] = {}
+        most: dict[str, Usage] = {}
         for each in self._requests():
             params = each.get("params")
             of_one = bound_of(params if isinstance(params, Mapping) else {}, 1)
             name = str(each.get("custom_id"))
-            part = self.parts[name]
-            if of_one.unbounded is not None or part.output_limit is None:
+            limit = self.parts[name].output_limit
+            if of_one.unbounded is not None or limit is None:
                 return Bound(0, unbounded=of_one.unbounded or "one of its requests has no max_tokens")
-            tokens += of_one.input_tokens
-            usage = Usage(uncached_input_tokens=of_one.input_tokens, output_tokens=part.output_limit)
-            most[name] = part._replace(most=usage)
-        self.parts.update(most)
-        return Bound(
-            tokens, output_tokens=sum(part.output_limit or 0 for part in most.values()), attempts=self.attempts
-        )
+            most[name] = Usage(uncached_input_tokens=of_one.input_tokens, output_tokens=limit)
+        for name, usage in most.items():
+            self.parts[name] = self.parts[name]._replace(most=usage)
+        return Bound.of_parts(list(most.values()), self.attempts)
 
     def without_usage(self, answer: Any) -> Outcome:
         batch_id = field(answer, "id")

@@ -18,7 +18,7 @@ from actguard.integrations.google_bound import bound_of
 from actguard.integrations.google_conversion import conversion_takes
 from actguard.integrations.google_failures import outcome_of
 from actguard.integrations.google_options import argument, attempts
-from actguard.integrations.google_request import estimate, output_limit
+from actguard.integrations.google_request import candidates, estimate, output_limit
 from actguard.integrations.google_usage import count, model_of, read_embeddings_usage, read_usage
 from actguard.integrations.metering import FREE, Bill, Bound, Exchange, Outcome, Request, Settlement, Unknown
 from actguard.money.usage import Usage
@@ -69,7 +69,7 @@ class SubmittedBatch(GoogleBatch):
             str(place): Part(
                 self.model,
                 estimate(request),
-                output_limit(request) if self._generates else 0,
+                _output_of(request) if self._generates else 0,
                 context=BATCH_PRICE,
             )
             for place, request in enumerate(self._requests or ())
@@ -87,16 +87,16 @@ class SubmittedBatch(GoogleBatch):
     def bound(self) -> Bound | None:
         if self._requests is None:
             return Bound(0, unbounded="its requests are in a file")
-        tokens = output = 0
+        most: list[Usage] = []
         for place, request in enumerate(self._requests):
             of_one = bound_of(self.model, request, 1, output=self._generates)
-            part = self.parts[str(place)]
-            if of_one.unbounded is not None or part.output_limit is None:
+            limit = self.parts[str(place)].output_limit
+            if of_one.unbounded is not None or limit is None:
                 return Bound(0, unbounded=of_one.unbounded or "one of its requests has no output limit")
-            tokens, output = tokens + of_one.input_tokens, output + part.output_limit
-            most = Usage(uncached_input_tokens=of_one.input_tokens, output_tokens=part.output_limit)
-            self.parts[str(place)] = part._replace(most=most)
-        return Bound(tokens, output_tokens=output, attempts=attempts(self.client, self.args, self.kwargs))
+            most.append(Usage(uncached_input_tokens=of_one.input_tokens, output_tokens=limit))
+        for place, usage in enumerate(most):
+            self.parts[str(place)] = self.parts[str(place)]._replace(most=usage)
+        return Bound.of_parts(most, attempts(self.client, self.args, self.kwargs))
 
     def failure(self, error: BaseException) -> Outcome:
         return outcome_of(error, attempts(self.client, self.args, self.kwargs))
@@ -134,6 +134,12 @@ class FetchedBatch(GoogleBatch):
         settlement.release()
         conversion_takes(settlement)
         return result
+
+
+def _output_of(request: Mapping[str, Any]) -> int | None:
+    """The most output of a request, all its candidates together; None where it does not say."""
+    limit = output_limit(request)
+    return None if limit is None else limit * candidates(request)
 
 
 def _responses(output: Any) -> list[Any]:

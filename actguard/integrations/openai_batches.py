@@ -135,12 +135,9 @@ class BatchExchange(FetchExchange):
             return Bound(0, unbounded="its input file was not uploaded in this budget scope")
         if known.unbounded is not None:
             return Bound(0, unbounded=known.unbounded)
-        most = [part.most for part in known.parts.values() if part.most is not None]
-        return Bound(
-            sum(usage.input_tokens for usage in most),
-            output_tokens=sum(usage.output_tokens for usage in most),
-            attempts=self.attempts,
-        )
+        if len({part.model for part in known.parts.values()}) > 1:
+            return Bound(0, unbounded="its requests name different models")
+        return Bound.of_parts([part.most for part in known.parts.values() if part.most is not None], self.attempts)
 
     def failure(self, error: BaseException) -> Outcome:
         return super(FetchExchange, self).failure(error)  # it costs something, unlike the fetching of an answer

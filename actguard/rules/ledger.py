@@ -190,6 +190,14 @@ def times(hold: Hold, number: int) -> Hold:
     return Hold(EXACT.multiply(hold.usd, Decimal(number)), hold.tokens * number, hold.cost * number)
 
 
+def total(holds: Iterable[Hold]) -> Hold:
+    """All of them together."""
+    sum_of = Pending()
+    for hold in holds:
+        sum_of.add(hold)
+    return Hold(sum_of.usd, sum_of.tokens, sum_of.cost)
+
+
 def less(hold: Hold, part: Hold) -> Hold:
     """``hold`` without ``part``, not below nothing."""
     return Hold(

@@ -22,6 +22,7 @@ from actguard.guards.admission import Asked
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
+from actguard.guards.dividing import Part, divided
 from actguard.money.own_prices import Price
 from actguard.money.usage import Usage
 from actguard.rules.ledger import Account, Limits, room_of
@@ -119,6 +120,9 @@ class World:
 
     def ask(self) -> None:
         random = self.random
+        if random.random() < 0.2:
+            self.ask_for_a_batch()
+            return
         most = random.choice([0, 5, 200, 3_000])
         attempts = random.choice([1, 1, 2, 3])
         fixed = random.random() < 0.2
@@ -136,6 +140,26 @@ class World:
         except BudgetExceededError:
             return
         self.open.append(Call(question, ticket, attempts))
+
+    def ask_for_a_batch(self) -> None:
+        """One call whose requests are billed one by one."""
+        random = self.random
+        most = [
+            Usage(uncached_input_tokens=random.choice([0, 5, 200]), output_tokens=random.choice([0, 1, 50]))
+            for _ in range(random.choice([0, 1, 2, 7]))
+        ]
+        bound = Bound.of_parts(most, attempts=random.choice([1, 2]))
+        try:
+            whole = random.choice(self.scopes).admit(asked(output_limit=bound.output_tokens, bound=bound))
+        except BudgetExceededError:
+            return
+        if bound.attempts > 1 and random.random() < 0.5:
+            whole.charge_lost(1)
+        parts = [Part(MODEL, Usage(uncached_input_tokens=3), usage.output_tokens, usage) for usage in most]
+        for usage, ticket in zip(most, divided(whole, parts), strict=True):
+            question = asked(output_limit=usage.output_tokens, bound=Bound(usage.input_tokens))
+            self.open.append(Call(question, ticket, 1))
+        whole.release()
 
     def go_on(self) -> None:
         """Something happens to one of the calls."""
@@ -251,6 +275,20 @@ def test_threads_that_use_all_they_may_stay_within(client: Client) -> None:
         for thread in threads:
             thread.join()
         assert Decimal("0.04") < budget.usd_used_exact <= Decimal("0.05")
+
+
+def test_a_batch_is_held_as_its_requests_are_billed(client: Client) -> None:
+    """Each of them is rounded up to a whole cost unit."""
+    most = [Usage(uncached_input_tokens=1, output_tokens=1)] * 5
+    question = asked(bound=Bound.of_parts(most, 1))
+    with client.run(), client.budget_guard(cost_limit=4, **HARD) as budget, pytest.raises(BudgetExceededError):
+        budget.admit(question)
+    with client.run(), client.budget_guard(cost_limit=5, on_crossing="return", **HARD) as budget:
+        whole = budget.admit(question)
+        assert budget.account.held.cost == 5
+        for ticket in divided(whole, [Part(MODEL, Usage(), 1, usage) for usage in most]):
+            ticket.charge(Usage(uncached_input_tokens=1, output_tokens=1))
+        assert (budget.cost_used, budget.account.held.cost) == (5, 0)
 
 
 # --- what a call may use --------------------------------------------------------------------------------------------
