@@ -161,12 +161,14 @@ class StreamMeter:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        self._crossing, tokens = self._settlement.check(self._so_far(), self._asked(self._reader.at_least))
+        at_least = self._asked(self._reader.at_least)
+        so_far = _raised_to(self._asked(self._reader.so_far), at_least)
+        self._crossing, tokens = self._settlement.check(so_far, at_least)
         self._cut = self.must_close = tokens == 0
         self._due = self._reader.output_seen + tokens
 
     def _so_far(self) -> Usage:
-        return self._asked(self._reader.so_far)
+        return _raised_to(self._asked(self._reader.so_far), self._asked(self._reader.at_least))
 
     def _asked(self, usage: Callable[[], Usage]) -> Usage:
         try:
@@ -178,10 +180,18 @@ class StreamMeter:
     def _settle_bill(self, complete: bool) -> None:
         try:
             bill: Outcome = self._reader.bill(complete and not self._broken)
+            if isinstance(bill, Bill) and bill.estimated and self._reader.tells_progress:
+                bill = bill._replace(usage=_raised_to(bill.usage, self._reader.at_least()))
         except Exception as problem:  # noqa: BLE001  the answer arrived; its cost is estimated
             report("read a stream", self._settlement.provider, problem)
             bill = Unknown()
         self._settlement.settle(bill)
+
+
+def _raised_to(estimate: Usage, at_least: Usage) -> Usage:
+    """``estimate`` with no less output than is certain: what closed a stream is charged, too."""
+    missing = at_least.output_tokens - estimate.output_tokens
+    return estimate if missing <= 0 else estimate._replace(output_tokens=at_least.output_tokens)
 
 
 class _Metered:

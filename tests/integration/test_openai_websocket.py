@@ -175,8 +175,22 @@ async def test_an_answer_that_reaches_the_limit_is_stopped_by_closing_the_connec
         assert text.startswith(" word0 word1")
         assert cut.value.partial is not None
         assert text.startswith(cut.value.partial) or cut.value.partial.startswith(text)
-        assert 400 <= budget.tokens_used <= 5_000  # estimated
+        assert 500 <= budget.tokens_used <= 5_000
         assert budget.estimated_usd > 0
+
+
+async def test_a_cut_answer_is_charged_no_less_than_what_closed_it(kind: str) -> None:
+    pieces = [" a b c d e f g h"] * 200  # eight words each, in the bytes of four typical tokens
+    with (
+        socket_server(lambda event: answering("resp_1", *pieces, end="")) as server,
+        spending(token_limit=500) as budget,
+    ):
+        async with within(client_for(kind, server.url).responses.connect()) as connection:
+            await done(connection.response.create(**ASK))
+            with pytest.raises(BudgetExceededError) as cut:
+                while True:
+                    await done(connection.recv())
+        assert budget.tokens_used >= 8 * str(cut.value.partial).count("a") >= 480
 
 
 @pytest.mark.parametrize("end", [LOSE, CLOSE, None], ids=["lost", "closed by the server", "closed by the client"])
