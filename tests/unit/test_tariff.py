@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from actguard.client import Client
 from actguard.guards.admission import Asked
+from actguard.guards.charging import CHECK_WITH_PLENTY
 from actguard.money.tariff import Tariff, usd_to_cu
 from actguard.money.usage import Usage
 
@@ -205,7 +206,7 @@ def changed(path: tuple[str, ...], value: object) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize(("cu_per_token", "next_check"), [(10, 4), (2, 24), (0, 64)])
+@pytest.mark.parametrize(("cu_per_token", "next_check"), [(10, 4), (2, 24), (0, CHECK_WITH_PLENTY)])
 def test_a_running_stream_is_looked_at_as_often_as_the_tariff_asks_for(
     cu_per_token: int, next_check: int, client: Client
 ) -> None:
