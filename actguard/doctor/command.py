@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     """Look at everything; the exit code."""
     configuration = read_configuration(Given(options.config, options.gateway_url, options.api_key_env, options.spool))
     wanted = options.only or SECTIONS
+    if configuration.settings is None:  # else a part for which there are no settings would be shown as well
+        wanted = ("configuration", *wanted)
     head = {
         "actguard": __version__,
         "python": platform.python_version(),

@@ -211,6 +211,12 @@ def test_a_configuration_that_is_none(doctor: Any, tmp_path: Path, monkeypatch: 
     assert KEY not in said.text
 
 
+@pytest.mark.parametrize("part", ["gateway", "spool"])
+def test_a_part_that_could_not_be_looked_at_is_not_well(part: str, doctor: Any, tmp_path: Path) -> None:
+    said = doctor("--only", part, "--config", str(tmp_path / "nowhere.json"))
+    assert (said.exit_code, said.unwell) == (1, {"settings": "problem"})
+
+
 def test_half_a_gateway_is_doubted(doctor: Any) -> None:
     said = doctor(*QUICK, "--gateway-url", "https://gateway.test")
     assert (said.exit_code, said.unwell) == (0, {"api_key": "warning"})
