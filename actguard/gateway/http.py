@@ -205,19 +205,30 @@ class Transport:
             return Answer(status, payload, headers.get("Date"))
         payload = None
         if call.reads_answer and status == 402:
-            payload = _loosely_parsed(await _body(call.path, response))
+            payload = self._loosely_parsed(await _body(call.path, response))
         elif self._debug:
             with contextlib.suppress(TimeoutError, GatewayFailure):
                 async with asyncio.timeout(UNNEEDED_READ_S):
-                    payload = _loosely_parsed(await _body(call.path, response))
-        raise of_status(call.path, status, headers, payload, read_retry_after(headers.get("Retry-After")))
+                    payload = self._loosely_parsed(await _body(call.path, response))
+        raise self._refusal(call, response, payload)
+
+    def _refusal(self, call: Call, response: aiohttp.ClientResponse, payload: Any) -> GatewayFailure:
+        """What an answer outside 2xx means. A gateway that repeats the key must not bring it into errors and logs."""
+        headers = {name: self._redact.text(response.headers.get(name, "")) for name in ("Location", "Date")}
+        retry_after = read_retry_after(response.headers.get("Retry-After"))
+        return of_status(call.path, response.status, headers, payload, retry_after)
+
+    def _loosely_parsed(self, body: bytes) -> Any:
+        """The JSON of a refusal, without the key; None when it is none."""
+        try:
+            return json.loads(self._redact.text(body.decode(json.detect_encoding(body))))
+        except (ValueError, RecursionError):
+            return None
 
     def _broken(self, call: Call, received: list[aiohttp.ClientResponse], error: Exception) -> GatewayFailure:
         """The failure behind an exception of the network. A refusal stays one, even if its text never came."""
         if received and not 200 <= received[0].status < 300:
-            response = received[0]
-            retry_after = read_retry_after(response.headers.get("Retry-After"))
-            return of_status(call.path, response.status, response.headers, None, retry_after)
+            return self._refusal(call, received[0], None)
         return failure_of(error, call.path, self._base, status=received[0].status if received else None)
 
     def _log_request(self, call: Call) -> None:
@@ -293,13 +304,6 @@ def _parsed(path: str, status: int, body: bytes) -> Any:
     raise GatewayFailure(
         "not_json", "The gateway's answer is not JSON.", path=path, status=status, retryable=True, accepted=True
     )
-
-
-def _loosely_parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _version() -> str:

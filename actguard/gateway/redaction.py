@@ -8,6 +8,8 @@ from typing import Any
 HIDDEN = "***"
 _SECRET_WORDS = ("authorization", "apikey", "secret", "password", "token", "topupurl", "topupsessionid", "cookie")
 LONGEST_LINE = 4000
+SHORTEST_SECRET = 8
+"""A shorter key is for trying things out."""
 
 
 class Redactor:
@@ -18,6 +20,14 @@ class Redactor:
 
     def __init__(self, key: str) -> None:
         self._key = key
+
+    def text(self, text: str) -> str:
+        """``text`` without the key, be that as it is or as JSON may write it."""
+        if len(self._key) < SHORTEST_SECRET:
+            return text  # "k" is no secret, and would be found in every word
+        for key in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", "\\/")):
+            text = text.replace(key, HIDDEN)
+        return text
 
     def json(self, body: bytes) -> str:
         """A JSON body as one bounded line."""

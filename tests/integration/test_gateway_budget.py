@@ -621,6 +621,25 @@ def test_debug_shows_the_conversation_without_its_secrets(
         assert hidden not in text
 
 
+def test_a_gateway_that_repeats_the_key_does_not_bring_it_into_errors_and_warnings(
+    gateway: LoopbackGateway, make: Callable[..., actguard.Client]
+) -> None:
+    said = {"user_message": f"no credit on {gateway.api_key}", "current_balance": {"of": [gateway.api_key]}}
+    gateway.fail("reserve", Fault(status=402, body=said))
+    client = make()
+    with pytest.raises(ActGuardPaymentRequired) as caught, client.run(), client.budget_guard():
+        pass
+    assert caught.value.user_message == "no credit on ***"
+    assert gateway.api_key not in f"{caught.value} {caught.value.to_prompt()} {vars(caught.value)}"
+    gateway.heal()
+    gateway.fail("reserve", Fault(status=307, headers={"Location": f"https://there.example/?key={gateway.api_key}"}))
+    with recorded() as warned, client.run(), client.budget_guard():
+        pass
+    assert [each.failure_kind for each in warned] == ["redirect"]
+    assert "there.example/?key=***" in str(warned[0])
+    assert gateway.api_key not in f"{warned[0]} {vars(warned[0])}"
+
+
 def test_without_debug_nothing_is_logged(
     gateway: LoopbackGateway, make: Callable[..., actguard.Client], caplog: pytest.LogCaptureFixture
 ) -> None:

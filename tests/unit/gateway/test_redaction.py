@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from actguard.gateway.redaction import LONGEST_LINE, Redactor
+from actguard.gateway.redaction import HIDDEN, LONGEST_LINE, Redactor
 
 KEY = "ag_live_12345"
 
@@ -34,3 +34,14 @@ def test_the_key_is_hidden_wherever_it_turns_up() -> None:
 
 def test_a_line_has_an_end() -> None:
     assert len(Redactor(KEY).value({"x": "y" * 100_000})) == LONGEST_LINE + 1
+
+
+@pytest.mark.parametrize("key", ["sk-12345", 'say"no\\more', "sk/12/34"])
+def test_the_key_is_hidden_in_text_however_json_writes_it(key: str) -> None:
+    redact = Redactor(key)
+    for text in (f"bad key {key}!", json.dumps(key), json.dumps(key).replace("/", "\\/")):
+        hidden = redact.text(text)
+        assert HIDDEN in hidden
+        assert key not in hidden
+        assert json.dumps(key)[1:-1] not in hidden
+    assert Redactor("k").text("make a new key") == "make a new key"
