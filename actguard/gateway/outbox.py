@@ -96,12 +96,17 @@ class Outbox:
     @property
     def durable(self) -> bool:
         """True when everything here survives this process."""
-        return self._file is not None and not self._memory
+        return self._file is not None and not self.unsaved
+
+    @property
+    def unsaved(self) -> int:
+        """How many letters would be lost with this process."""
+        return len(self._memory) + len(self._unwritten)
 
     @property
     def waiting(self) -> int:
         """How many letters are here."""
-        return self._here + (self._in_file.letters if self._file is not None else 0)
+        return self.unsaved + (self._in_file.letters if self._file is not None else 0)
 
     @property
     def size(self) -> int:
@@ -112,10 +117,6 @@ class Outbox:
     def _file(self) -> SpoolFile | None:
         return self._spool.file if self._spool is not None and self._spool.usable else None
 
-    @property
-    def _here(self) -> int:
-        return len(self._memory) + len(self._unwritten)
-
     async def recount(self) -> None:
         """Look again what the file has, after letters were adopted."""
         if self._spool is not None and self._file is not None:
@@ -124,7 +125,7 @@ class Outbox:
 
     def put(self, letter: Letter) -> bool:
         """Take ``letter``; False when there is no room. It is in the file once `written` returns."""
-        if self._room is not None and len(self._memory) + len(self._unwritten) >= self._room:
+        if self._room is not None and self.unsaved >= self._room:
             self.lost += 1
             return False
         self._here_size += len(letter.body)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -35,6 +37,8 @@ CREATE TABLE IF NOT EXISTS letters (
 );
 CREATE INDEX IF NOT EXISTS letters_by_owner ON letters (owner, kind, seq);
 """
+FORK_PATIENCE_S = 5.0
+"""How long a fork waits for an access to the spool that is under way."""
 ALIVE = ".alive"
 """How the file ends whose lock says that an owner lives."""
 
@@ -52,6 +56,9 @@ class SpoolFile:
     """One client's view of a spool: the letters for ``gateway``, see `addressee`. Blocks; used by one thread at a time,
     and not by a forked child of the process that opened it: it neither uses, closes nor frees it.
 
+    While the process forks, the file is closed. SQLite notes the locks that a process has on a file, and the child
+    inherits the notes but not the locks: it would wait for ever for its parent's, or write unseen by others.
+
     Raises:
         SpoolError: from every method.
     """
@@ -64,10 +71,13 @@ class SpoolFile:
         self._owner = ""
         self._file: sqlite3.Connection | None = None
         self._alive: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        self._held_for_fork = False
+        _files.add(self)
 
     def open(self) -> None:
         """Open the file, which is made if need be, and become an owner."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             self._file = self._connected()
             self._show_life()
             for path in self._other_signs_of_life():
@@ -90,7 +100,7 @@ class SpoolFile:
 
     def first(self, kind: str, count: int, size: int | None, skip: Collection[str]) -> list[Letter]:
         """Own letters, oldest first: at most ``count``, of at most ``size`` bytes together (but always one)."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             rows = self._open_file.execute(
                 "SELECT key, body FROM letters WHERE owner = ? AND kind = ? ORDER BY seq", (self._owner, kind)
             )
@@ -119,7 +129,7 @@ class SpoolFile:
 
     def waiting(self, kind: str) -> Waiting:
         """How much of one kind is there for this client to deliver."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             letters, size = self._open_file.execute(
                 "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM letters WHERE owner = ? AND kind = ?",
                 (self._owner, kind),
@@ -128,27 +138,45 @@ class SpoolFile:
 
     def close(self) -> None:
         """Let go of what is still there, for others to adopt, and close. Never raises."""
-        with contextlib.suppress(SpoolError), self._transaction() as file:
-            file.execute("UPDATE letters SET owner = NULL WHERE owner = ?", (self._owner,))
-        for connection in (self._file, self._alive):
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
-        if self._alive is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self._path}-{self._owner}{ALIVE}")
-        self._file = self._alive = None
+        with self._lock:
+            with contextlib.suppress(SpoolError), self._transaction() as file:
+                file.execute("UPDATE letters SET owner = NULL WHERE owner = ?", (self._owner,))
+            for connection in (self._file, self._alive):
+                if connection is not None:
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.close()
+            if self._alive is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self._path}-{self._owner}{ALIVE}")
+            self._file = self._alive = None
+
+    def before_fork(self) -> None:
+        """Close the file, after the access that is under way; the next access opens it again."""
+        self._held_for_fork = self._lock.acquire(timeout=FORK_PATIENCE_S)
+        if self._held_for_fork and self._file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._file.close()
+            self._file = None
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
 
     @property
     def _open_file(self) -> sqlite3.Connection:
         if self._file is None:
-            raise SpoolError("io", f"The spool {self._path} is not open.")
+            if self._alive is None:
+                raise SpoolError("io", f"The spool {self._path} is not open.")
+            with _explained(self._path):
+                self._file = self._connected()
         return self._file
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        file = self._open_file
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
+            file = self._open_file
             file.execute("BEGIN IMMEDIATE")
             try:
                 yield file
@@ -204,6 +232,23 @@ class SpoolFile:
             found = os.listdir(folder)
             return [os.path.join(folder, each) for each in found if _is_sign(each, name) and each != own]
         return []
+
+
+_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for file in list(_files):
+        file.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for file in list(_files):
+        file.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_files.clear)
 
 
 def _is_sign(file: str, spool: str) -> bool:

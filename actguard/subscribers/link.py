@@ -241,9 +241,9 @@ class GatewayLink:
         if life is None:
             return
         lost = [
-            f"{delivery.outbox.waiting} {what}"
+            f"{delivery.outbox.unsaved} {what}"
             for delivery, what in ((life.exporter, "event(s)"), (life.settlement, "settlement(s)"))
-            if delivery.outbox.waiting and not delivery.outbox.durable
+            if delivery.outbox.unsaved
         ]
         if lost:
             self._bus.degraded(

@@ -13,6 +13,7 @@ import functools
 
 from actguard.bus import Bus
 from actguard.events import BudgetReserved, Reserved, ReserveRequested, SettleRequested
+from actguard.exceptions import MonitoringDegradedError
 from actguard.gateway.failures import MALFORMED, GatewayFailure, timed_out
 from actguard.gateway.http import Call, Transport
 from actguard.gateway.tariff_source import TariffSource
@@ -20,6 +21,16 @@ from actguard.gateway.wire import RESERVE_PATH, ReserveAnswer, granted, raise_if
 from actguard.settings import Settings
 from actguard.subscribers.settlement import Settlement
 from actguard.subscribers.tasks import Tasks, ends_within
+
+_FORKED = MonitoringDegradedError(
+    subsystem="budget",
+    operation="settle",
+    failure_kind="forked",
+    summary=(
+        "A forked process has left a budget scope that its parent had entered. The parent settles it; what was spent "
+        "in the forked process is counted there only. Open a budget scope of its own after the fork."
+    ),
+)
 
 
 class Reservations:
@@ -42,6 +53,8 @@ class Reservations:
         self._retries = settings.budget_max_retries
         self._fails_closed = settings.on_gateway_failure == "closed"
         self._late: dict[str, asyncio.Task[ReserveAnswer]] = {}
+        self._granted: set[str] = set()
+        """Scopes that have a reservation which was made here, and not by the process that this one was forked from."""
         self._tasks = Tasks()
 
     async def reserve(self, request: ReserveRequested) -> Reserved:
@@ -77,6 +90,7 @@ class Reservations:
 
     def undo(self, request: ReserveRequested, answer: Reserved) -> None:
         """The one who asked has gone: settle with zero what was, or will be, reserved for it."""
+        self._granted.discard(request.scope_id)
         if answer.reserve_id is not None:
             self._settlement.settle_with_zero(request, answer.reserve_id)
         elif (asking := self._late.pop(request.scope_id, None)) is not None:
@@ -90,7 +104,11 @@ class Reservations:
         """
         late = self._late.pop(request.scope_id, None)
         if request.reserve_id is not None:
-            await self._settlement.settle(request)
+            if request.scope_id in self._granted:
+                self._granted.discard(request.scope_id)
+                await self._settlement.settle(request)
+            else:
+                self._bus.degraded(_FORKED)
         elif late is not None:
             self._tasks.spawn(self._settle_late(request, late))
 
@@ -116,6 +134,7 @@ class Reservations:
                     reserve_id=grant.reserve_id,
                 )
             )
+        self._granted.add(request.scope_id)
         return Reserved(
             reserve_id=grant.reserve_id,
             usd_limit=grant.usd_limit,
@@ -131,6 +150,8 @@ class Reservations:
             self.undo(request, answer)
             raise failure.as_transport_error("reserve")
         self._bus.degraded(failure.degraded("reserve", subsystem="budget"))
+        if answer.reserve_id is not None:
+            self._granted.add(request.scope_id)
         return answer
 
     def _came_late(self, scope_id: str, asking: asyncio.Task[ReserveAnswer]) -> None:

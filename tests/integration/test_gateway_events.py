@@ -470,3 +470,24 @@ def test_a_forked_child_has_a_life_of_its_own(gateway: LoopbackGateway) -> None:
     ids = [event["id"] for request in gateway.received("events") for event in request.body["events"]]
     assert len(ids) == len(set(ids)) == 5  # what the parent had queued was not sent by the child
     assert [len(each.settlements) for each in gateway.reservations] == [1, 1]
+
+
+def test_a_forked_child_does_not_settle_what_its_parent_reserved(gateway: LoopbackGateway) -> None:
+    body = """
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
+        warnings.showwarning = lambda message, *_: print(message.error.failure_kind)
+        client = make()
+        with client.run(), client.budget_guard(usd_limit=1):
+            child = os.fork()
+            actguard.add_cost("search", usd="0.02" if child else "0.01")
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with client.run(), client.budget_guard(usd_limit=1): pass
+        client.close()
+        """
+    done = run_script(gateway, body)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "forked\n", "")
+    first, *others = gateway.reservations
+    assert [[each["cost_cu"] for each in settled["usage_breakdown"]] for settled in first.settlements] == [[20]]
+    assert [len(each.settlements) for each in others] == [1, 1]

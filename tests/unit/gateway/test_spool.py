@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,76 @@ def test_a_forked_child_neither_uses_nor_disturbs_its_parents_file(opened: Any) 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     file.put("event", letters("b"))
     assert keys(file) == ["a", "b"]
+
+
+def in_a_child(work: Callable[[], bool]) -> int:
+    """Fork; the child's exit code: 0 if ``work`` is true there."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_fork_waits_for_the_access_that_is_under_way(opened: Any, path: str) -> None:
+    file = opened()
+    begun, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)  # these run last first: before the file's own
+
+    def put() -> None:
+        with file._transaction() as connection:
+            connection.execute("DELETE FROM letters")
+            begun.set()
+            forking.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        putting = pool.submit(put)
+        assert begun.wait(20)
+
+        def write() -> bool:
+            other = SpoolFile(path, gateway=HERE, max_bytes=2**24, patience_s=5)
+            other.open()
+            other.put("event", letters("child"))
+            return True
+
+        assert in_a_child(write) == 0  # it has not inherited a lock that nobody lets go of
+        putting.result()
+    file.put("event", letters("parent"))
+    assert (file.adopt(), keys(file)) == (1, ["child", "parent"])
+
+
+def test_what_a_forked_child_writes_is_there_after_its_parent_has_closed(opened: Any, path: str) -> None:
+    file = opened()
+    file.put("event", letters("parent"))
+    here, there = os.pipe()
+
+    def write() -> bool:
+        other = SpoolFile(path, gateway=HERE, max_bytes=2**24, patience_s=5)
+        other.open()
+        os.write(there, b"open")
+        os.read(closed, 1)
+        other.put("event", letters("child"))
+        return True  # and dies, without closing
+
+    closed, closing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if write() else 2
+        finally:
+            os._exit(code)
+    os.read(here, 4)
+    file.close()
+    os.write(closing, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for each in (here, there, closed, closing):
+        os.close(each)
+    heir = opened()
+    assert (heir.adopt(), keys(heir)) == (2, ["parent", "child"])
 
 
 def error_of(work: Any) -> SpoolError:
