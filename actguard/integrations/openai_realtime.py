@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actguard.integrations.bounds import Unbounded, most_input
-from actguard.integrations.estimate import BYTES_PER_TOKEN, input_tokens
+from actguard.integrations.estimate import input_tokens
 from actguard.integrations.metering import Bill
 from actguard.integrations.openai_streams import OpenAIReader
 from actguard.integrations.openai_usage import bill_of, field, fields_of, usage_of
@@ -164,10 +164,11 @@ class RealtimeReader(OpenAIReader):
             self._final = bill_of(item.get("response"))
         elif kind.endswith(".delta") and isinstance(delta, str) and delta:
             if kind in ("response.output_audio.delta", "response.audio.delta"):
+                before = self._spoken
                 self._sound += len(delta)
+                self.output_seen += max(self._spoken - before, 0)
             else:
                 self.add(delta, kind.endswith(("text.delta", "transcript.delta")))
-            self.output_seen = self._written_down + self._spoken
         return True
 
     def at_least(self) -> Usage:
@@ -175,12 +176,8 @@ class RealtimeReader(OpenAIReader):
         return least if self._final is not None else least + _spoken_usage(self._spoken)
 
     def estimated(self) -> Bill:
-        usage = self._input + Usage(output_tokens=self._written_down) + _spoken_usage(self._spoken)
+        usage = self._input + Usage(output_tokens=self.output_estimate) + _spoken_usage(self._spoken)
         return Bill(usage, model=self._model, estimated=True)
-
-    @property
-    def _written_down(self) -> int:
-        return max(self._size // BYTES_PER_TOKEN, self._pieces)
 
     @property
     def _spoken(self) -> int:

@@ -8,7 +8,7 @@ from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.integrations.metering import Bill, Outcome
 from actguard.integrations.openai_usage import bill_of, field, fields_of
 from actguard.integrations.streams import StreamReader
-from actguard.integrations.written import Written, input_at_least
+from actguard.integrations.written import KEPT_PIECES, Written, input_at_least
 from actguard.money.usage import Usage
 
 ONE_TOKEN = 8
@@ -22,7 +22,9 @@ class OpenAIReader(StreamReader):
     def __init__(self, estimate: Usage) -> None:
         """``estimate`` is the input as estimated from the request."""
         self._input = estimate
-        self._text: list[str] = []
+        self._shown: list[str] = []
+        self._hidden: list[str] = []
+        self._counted = 0
         self._size = 0
         self._pieces = 0
         self._long = 0
@@ -32,20 +34,38 @@ class OpenAIReader(StreamReader):
         self._id: str | None = None
 
     def add(self, piece: str, shown: bool = False) -> None:
-        """Count a piece of output; ``shown``: it is text of the answer."""
-        size = self._size + (len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass")))
-        pieces, by_size = self._pieces + 1, size // BYTES_PER_TOKEN
-        self._size, self._pieces = size, pieces
-        self.output_seen = by_size if by_size > pieces else pieces
-        if len(piece) > ONE_TOKEN:
-            self._long += 1
-            self._written.add(piece)
+        """Take in a piece of output; ``shown``: it is text of the answer. Counted when somebody asks, or when due."""
+        size = len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+        self.output_seen += (size + 3) // BYTES_PER_TOKEN
         if shown:
-            self._text.append(piece)
+            self._shown.append(piece)
+        else:
+            self._hidden.append(piece)
+            if len(self._hidden) >= KEPT_PIECES:
+                self._count()
+
+    def _count(self) -> None:
+        """Count what has come since the last time: a hundred pieces together take as long as ten of them apart."""
+        new = self._shown[self._counted :]
+        self._counted += len(new)
+        hidden, self._hidden = self._hidden, []
+        new += hidden
+        self._pieces += len(new)
+        self._size += len("".join(new).encode("utf-8", "surrogatepass"))
+        long = [piece for piece in new if len(piece) > ONE_TOKEN]
+        self._long += len(long)
+        for piece in long:
+            self._written.add(piece)
+
+    @property
+    def output_estimate(self) -> int:
+        """The tokens of what was written so far: a token for four bytes, and no less than one for each piece."""
+        self._count()
+        return max(self._size // BYTES_PER_TOKEN, self._pieces)
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        return "".join(self._shown)
 
     def bill(self, complete: bool) -> Outcome:
         return self._final if self._final is not None else self.estimated()
@@ -54,12 +74,13 @@ class OpenAIReader(StreamReader):
         """OpenAI sends a token, or a few of them, in a piece."""
         if self._final is not None:
             return self._final.usage
+        self._count()
         output = self._pieces + max(self._written.tokens_at_least - self._long, 0)
         return input_at_least(self._input) + Usage(output_tokens=output)
 
     def estimated(self) -> Bill:
         """The input as estimated, and the output that arrived."""
-        usage = self._input + Usage(output_tokens=self.output_seen)
+        usage = self._input + Usage(output_tokens=self.output_estimate)
         return Bill(usage, model=self._model, estimated=True, id=self._id)
 
 
@@ -73,8 +94,24 @@ class ChatReader(OpenAIReader):
         super().__init__(estimate)
         self._injected = injected
         self._is_last = False
+        self._usual = False
+        """The last chunk was an SDK's model with a piece of one choice's text: so will nearly all others be."""
 
     def feed(self, item: Any) -> bool:
+        if self._usual:
+            try:  # looking at each of a chunk's models only once takes a third off the time of reading a stream
+                fields = item.__dict__
+                [choice] = fields["choices"]
+                if fields["usage"] is None:
+                    fields = choice.__dict__
+                    if piece := fields["delta"].content:
+                        self.add(piece, not fields["index"])
+                        return True
+            except (AttributeError, KeyError, TypeError, ValueError):
+                self._usual = False
+        return self._read_chunk(item)
+
+    def _read_chunk(self, item: Any) -> bool:
         chunk = fields_of(item)
         if self._model is None:
             self._model = chunk.get("model") or None
@@ -86,6 +123,7 @@ class ChatReader(OpenAIReader):
                 return False
         for choice in choices:
             self._read_choice(fields_of(choice))
+        self._usual = self._usual and type(item) is not dict and self._model is not None
         return True
 
     def bill(self, complete: bool) -> Outcome:
@@ -105,6 +143,7 @@ class ChatReader(OpenAIReader):
         delta = fields_of(delta)
         if content := delta.get("content"):
             self.add(content, shown)
+            self._usual = True
         elif delta.get("tool_calls"):
             for call in delta["tool_calls"]:
                 function = fields_of(fields_of(call).get("function"))

@@ -29,7 +29,7 @@ class StreamReader(ABC):
     """Reads one streamed answer, chunk by chunk. Never waits; `feed` runs for every chunk, so it does little."""
 
     output_seen: int = 0
-    """Output tokens so far, estimated from what arrived. Only grows; decides when the budget is asked again."""
+    """Output tokens so far, roughly, and rather too many. Only grows; decides when the budget is asked again."""
     tells_progress: bool = True
     """False when nothing is known before the end: the budget is not asked meanwhile."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from actguard.integrations.openai_request import (
 from actguard.integrations.openai_streams import ChatReader, MediaReader, ResponsesReader, RunReader
 from actguard.integrations.openai_usage import bill_of, usage_of, web_searches_of
 from actguard.integrations.settlement import Bill
+from actguard.integrations.written import KEPT_PIECES
 from actguard.money.usage import Usage
 
 CHAT_USAGE: dict[str, Any] = {
@@ -202,7 +204,13 @@ def test_searches_are_counted_where_the_answer_does_not_say() -> None:
 
 
 def test_a_model_of_the_sdk_is_billed_like_json() -> None:
-    answer = {"object": "response", "id": "resp_1", "model": "gpt-5", "output": [], "usage": RESPONSES_USAGE}
+    answer: dict[str, Any] = {
+        "object": "response",
+        "id": "resp_1",
+        "model": "gpt-5",
+        "output": [],
+        "usage": RESPONSES_USAGE,
+    }
     assert bill_of(Response.construct(**answer)) == bill_of(answer)
 
 
@@ -213,7 +221,7 @@ def chunk(content: str | None = None, **more: Any) -> dict[str, Any]:
     return {"model": "gpt-4o", "choices": [{"index": 0, "delta": {"content": content}}], "usage": None, **more}
 
 
-LAST_CHUNK = {"model": "gpt-4o", "choices": [], "usage": CHAT_USAGE}
+LAST_CHUNK: dict[str, Any] = {"model": "gpt-4o", "choices": [], "usage": CHAT_USAGE}
 ESTIMATE = Usage(uncached_input_tokens=7)
 
 
@@ -263,7 +271,8 @@ def test_usage_in_every_chunk_is_an_estimate_until_the_end() -> None:
 def test_everything_generated_counts_as_output(delta: dict[str, Any]) -> None:
     reader = ChatReader(ESTIMATE)
     reader.feed({"choices": [{"index": 0, "delta": {"role": "assistant", **delta}}]})
-    assert reader.output_seen == 100
+    assert reader.output_estimate == 100
+    assert reader.output_seen >= 100
     assert reader.text == ""
 
 
@@ -280,6 +289,43 @@ def test_each_piece_is_at_least_a_token() -> None:
     for _ in range(5):
         reader.feed(chunk("."))
     assert reader.output_seen == 5
+
+
+PIECES: list[dict[str, Any]] = [
+    chunk("Hello"),
+    chunk(" there, everybody who is in the house"),
+    chunk(""),
+    chunk("日本語の文章"),
+    {"choices": [], "model": "gpt-4o"},
+    {"choices": [{"index": 1, "delta": {"content": "Other"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "A"}}, {"index": 1, "delta": {"content": "B"}}]},
+    {"choices": [{"index": 0, "delta": {"content": None, "reasoning_content": "Let me think about it."}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"place":'}}]}}]},
+    chunk("so far", usage={"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}),
+    LAST_CHUNK,
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_models_of_the_sdk_are_read_like_their_json(chunks: list[dict[str, Any]]) -> None:
+    """Most chunks are models with a piece of text and nothing else: those are read in a shorter way."""
+    plain, typed = ChatReader(ESTIMATE, injected=True), ChatReader(ESTIMATE, injected=True)
+    for one in chunks:
+        model = ChatCompletionChunk.construct(**deepcopy(one))
+        assert typed.feed(model) == plain.feed(one)
+        assert typed.output_seen == plain.output_seen
+    assert typed.text == plain.text
+    assert typed.at_least() == plain.at_least()
+    for complete in (False, True):
+        assert typed.bill(complete) == plain.bill(complete)
+
+
+def test_what_is_not_shown_is_not_kept() -> None:
+    reader = ChatReader(ESTIMATE)
+    for _ in range(5 * KEPT_PIECES):
+        reader.feed({"choices": [{"index": 0, "delta": {"reasoning_content": "word "}}]})
+    assert len(reader._hidden) < KEPT_PIECES
+    assert reader.output_estimate == 5 * KEPT_PIECES * len("word ") // 4
 
 
 def test_a_legacy_completion_is_read_along() -> None:
