@@ -95,8 +95,8 @@ class Outbox:
 
     @property
     def durable(self) -> bool:
-        """True when everything here survives this process."""
-        return self._file is not None and not self.unsaved
+        """True when everything here survives this process, at the latest when what is being written is in the file."""
+        return self._file is not None and not self._memory
 
     @property
     def unsaved(self) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from conftest import until
-from gateway_tools import PATIENT, client_of, recorded
+from gateway_tools import HASTY, PATIENT, client_of, recorded
 
 import actguard
 from actguard.events import CustomEvent
@@ -163,6 +163,19 @@ def test_a_spool_that_cannot_be_used_is_one_warning_and_no_loss(
     assert len(gateway.reservations[0].settlements) == 1
     kinds = [each.failure_kind for each in warned if each.subsystem == "spool"]
     assert kinds == [{"folder": "io"}.get(fault, fault)]
+
+
+def test_what_is_said_to_be_lost_is_what_is_not_in_the_file(gateway: LoopbackGateway, spool: str) -> None:
+    gateway.fail("events", Fault(status=503))
+    settings = {**HASTY, "event_max_retries": 1000, "spool": spool, "spool_max_bytes": 65_536}
+    with recorded() as warned, client_of(gateway, **settings) as client:
+        for number, size in enumerate((10, 100_000, 10)):
+            payload = {"number": number, "text": "x" * size}
+            client.bus.publish(CustomEvent(category="test", name="note", payload=payload))
+            if number == 0:
+                until(functools.partial(holds, spool, 1))
+    assert [each.summary.partition(" could")[0] for each in warned if each.operation == "close"] == ["2 event(s)"]
+    assert holds(spool, 1)
 
 
 def test_several_processes_share_a_file(gateway: LoopbackGateway, spool: str) -> None:
