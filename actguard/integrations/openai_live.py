@@ -46,6 +46,9 @@ class TimedConversation(Conversation):
 
     def asked(self, event: Mapping[str, Any], settlement: Settlement) -> Turn:
         turn = Turn(TimedReader(self), settlement, lane=None, event_id=event.get("event_id"), sent=0)
+        if _SESSION in self._running:  # another thread has started it meanwhile
+            settlement.release()
+            return turn
         turn.meter = StreamMeter(turn.reader, settlement)
         self._running[_SESSION] = turn
         return turn
@@ -79,7 +82,7 @@ class TimedConversation(Conversation):
         if (settlement := self.unasked(bill.model)) is None:
             return
         if isinstance(answer_id, str):
-            self._ended[answer_id] = 0
+            self.remember(answer_id)
         settlement.charge(bill._replace(id=None))
         self.due = settlement.take_error() or self.due
 

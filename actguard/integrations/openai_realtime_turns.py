@@ -95,7 +95,10 @@ class RealtimeConversation(Conversation):
         turn = super().asked(event, settlement)
         if event.get("type") != "response.create":
             self._waiting.remove(turn)
-            self._expected = turn
+            if self._expected is None:
+                self._expected = turn
+            else:  # another thread was heard meanwhile
+                settlement.release()
         return turn
 
     def forget(self, turn: Turn | None) -> None:
@@ -167,7 +170,7 @@ class RealtimeConversation(Conversation):
         settlement = self.unasked(bill.model)
         if settlement is None:
             return
-        self._ended[str(bill.id)] = 0
+        self.remember(str(bill.id))
         settlement.charge(bill._replace(id=None))
         self.due = settlement.take_error() or self.due
 

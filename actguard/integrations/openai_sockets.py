@@ -8,7 +8,6 @@ makes anew after a loss gets them, too.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import threading
@@ -45,6 +44,7 @@ _CONVERSATIONS: Mapping[str, type[Conversation]] = {
 }
 _UNCOUNTED = {"SidebandConnection": "live sessions held elsewhere"}
 _METER = "actguard_meter"
+_attaching = threading.Lock()
 
 
 class SocketMeter:
@@ -115,6 +115,11 @@ class SocketMeter:
             error, conversation.due = conversation.due, None
             return None if self.quiet else error
 
+    def could_not_stop(self, problem: Exception) -> None:
+        """An answer that reached a limit could not be stopped; that a connection has ended already is no problem."""
+        if not (isinstance(problem, OSError) or _is_closed(problem)):
+            report("stop an answer", self.provider, problem)
+
     def closed(self) -> BudgetExceededError | None:
         """The connection has ended; the crossing to raise, if one is left."""
         if self.conversation is None:
@@ -126,19 +131,25 @@ class SocketMeter:
 def attach(connection: Any, switch: Switch) -> None:
     """Have the connection below an object of the SDK metered, if it is not. Costs a look when it is."""
     socket = getattr(connection, "_connection", None)
-    if socket is None or not switch.applied or _METER in vars(socket):
+    if socket is None or not switch.applied or _METER in getattr(socket, "__dict__", ()):
         return
     try:
-        meter = vars(connection).get(_METER)
-        if meter is None:
-            meter = vars(connection)[_METER] = _meter_for(connection, socket)
-        else:
-            meter.closed()  # the one before it was lost
-        drive = _drive_async if inspect.iscoroutinefunction(type(socket).recv) else _drive
-        vars(socket).update(drive(socket, meter, switch))
-        vars(socket)[_METER] = meter
+        with _attaching:  # one thread may send first while another receives
+            if _METER not in vars(socket):
+                _attach(connection, socket, switch)
     except Exception as problem:  # noqa: BLE001  the connection works without us
         report("meter a connection", "openai", problem, NOT_COUNTED)
+
+
+def _attach(connection: Any, socket: Any, switch: Switch) -> None:
+    meter = vars(connection).get(_METER)
+    if meter is None:
+        meter = vars(connection)[_METER] = _meter_for(connection, socket)
+    else:
+        meter.closed()  # the one before it was lost
+    drive = _drive_async if inspect.iscoroutinefunction(type(socket).recv) else _drive
+    vars(socket).update(drive(socket, meter, switch))
+    vars(socket)[_METER] = meter
 
 
 def _meter_for(connection: Any, socket: Any) -> SocketMeter:
@@ -185,14 +196,18 @@ def _drive(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, Callabl
             raise error
         try:
             message = kind.recv(socket, *args, **kwargs)
-        except Exception as ended:  # noqa: BLE001  raised again, or what it stands for
-            raise _end(meter, ended) from None
+        except Exception as ended:
+            if (crossing := _at_end(meter, ended)) is None:
+                raise
+            raise crossing from None
         command = meter.received(message) if switch.applied else None
-        if command:
-            kind.send(socket, written(command))
-        elif command is not None:
-            with contextlib.suppress(OSError):
+        try:
+            if command:
+                kind.send(socket, written(command))
+            elif command is not None:
                 socket.socket.shutdown(SHUT_RDWR)  # closing it in form would wait for the server to listen
+        except Exception as problem:  # noqa: BLE001  what arrived is still delivered
+            meter.could_not_stop(problem)
         return message
 
     def close(*args: Any, **kwargs: Any) -> Any:
@@ -234,13 +249,18 @@ def _drive_async(socket: Any, meter: SocketMeter, switch: Switch) -> dict[str, C
             raise error
         try:
             message = await kind.recv(socket, *args, **kwargs)
-        except Exception as ended:  # noqa: BLE001  raised again, or what it stands for
-            raise _end(meter, ended) from None
+        except Exception as ended:
+            if (crossing := _at_end(meter, ended)) is None:
+                raise
+            raise crossing from None
         command = meter.received(message) if switch.applied else None
-        if command:
-            await kind.send(socket, written(command))
-        elif command is not None:
-            socket.transport.abort()
+        try:
+            if command:
+                await kind.send(socket, written(command))
+            elif command is not None:
+                socket.transport.abort()
+        except Exception as problem:  # noqa: BLE001  what arrived is still delivered
+            meter.could_not_stop(problem)
         return message
 
     async def close(*args: Any, **kwargs: Any) -> Any:
@@ -257,15 +277,27 @@ def _message(exchange: TurnExchange, message: Any) -> Any:
     return written(exchange.event) if exchange.changed else message
 
 
-def _end(meter: SocketMeter, ended: Exception) -> Exception:
-    """What to raise where receiving raised ``ended``: a crossing, when that ended the connection and one is left."""
-    if not any(kind.__name__ == "ConnectionClosed" for kind in type(ended).__mro__):
-        return ended  # a timeout: the connection goes on
-    return meter.closed() or ended
+def _at_end(meter: SocketMeter, ended: Exception) -> BudgetExceededError | None:
+    """The crossing to raise where receiving raised ``ended``, when that is the connection's end and one is left."""
+    if _is_closed(ended):
+        return meter.closed()
+    return None  # a timeout: the connection goes on
+
+
+def _is_closed(error: Exception) -> bool:
+    return any(kind.__name__ == "ConnectionClosed" for kind in type(error).__mro__)
 
 
 def attaching(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
-    """A method of the SDK's connection object, coroutine function or not, that meters the connection first."""
+    """A method of the SDK's connection object that meters the connection first."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def method_async(connection: Any, *args: Any, **kwargs: Any) -> Any:
+            attach(connection, switch)
+            return await original(connection, *args, **kwargs)
+
+        return method_async
 
     @functools.wraps(original)
     def method(connection: Any, *args: Any, **kwargs: Any) -> Any:
@@ -304,11 +336,15 @@ def lane_send(original: Callable[..., Any], switch: Switch) -> Callable[..., Any
 
 def _in_flight(lane: Any, switch: Switch) -> bool:
     """Whether a lane has an answer on its way. Its connection is metered, and read by the session."""
-    connection = lane._session.connection
-    attach(connection, switch)
-    if (meter := vars(connection).get(_METER)) is not None:
-        meter.quiet = True
-    return bool(lane._state.in_flight)
+    try:
+        connection = lane._session.connection
+        attach(connection, switch)
+        if (meter := vars(connection).get(_METER)) is not None:
+            meter.quiet = True
+        return bool(lane._state.in_flight)
+    except Exception as problem:  # noqa: BLE001  another version's lanes work without us
+        report("meter a connection", "openai", problem, NOT_COUNTED)
+        return False
 
 
 def connection_targets(module: ModuleType) -> Iterator[Target]:

@@ -378,3 +378,48 @@ async def test_without_a_scope_nothing_is_said_unless_one_is_open_elsewhere(kind
                     await asked_elsewhere(connection)
                 await read_answer(connection)
             assert budget.calls == 0
+
+
+async def test_a_request_that_is_refused_while_another_is_answered_leaves_that_one_alone(kind: str) -> None:
+    begun, ended = answering("resp_1", "Hi", end=""), answering("resp_1")[-1:]
+    refusal = {"type": "error", "status": 400, "error": {"code": "busy", "message": "no", "type": "x"}}
+    answers = iter([begun, [refusal, *ended]])
+    with socket_server(lambda event: next(answers)) as server, spending() as budget:
+        async with within(client_for(kind, server.url).responses.connect()) as connection:
+            await done(connection.response.create(**ASK))
+            await done(connection.recv())
+            await done(connection.response.create(**ASK))
+            while (await done(connection.recv())).type != "response.completed":
+                pass
+        assert budget.account.held.tokens == 0
+    assert (spent(budget), budget.estimated_usd) == ((1, 1000, 0, 0, 50), 0)
+
+
+async def test_an_answer_that_ends_after_an_error_is_charged_by_its_own_figure(kind: str) -> None:
+    begun, ended = answering("resp_1", "Hi", end=""), answering("resp_1")[-1:]
+    error = {"type": "error", "status": 500, "error": {"code": "x", "message": "no", "type": "x"}}
+    with socket_server(lambda event: [*begun, error, *ended]) as server, spending() as budget:
+        async with within(client_for(kind, server.url).responses.connect()) as connection:
+            await asked(connection)
+            assert budget.estimated_usd > 0
+            await done(connection.recv())
+    assert (spent(budget), budget.estimated_usd) == ((1, 1000, 0, 0, 50), 0)
+
+
+async def test_what_is_read_after_closing_is_charged_once(kind: str) -> None:
+    with socket_server(lambda event: [*answering("resp_1", "Hi"), CLOSE]) as server, spending() as budget:
+        async with within(client_for(kind, server.url).responses.connect()) as connection:
+            await done(connection.response.create(**ASK))
+            await done(connection.recv())
+            await done(connection.close())
+            with pytest.raises(websockets.exceptions.ConnectionClosed):
+                while True:
+                    await done(connection.recv())
+    assert budget.calls == 1
+
+
+async def test_methods_stay_what_they_are(kind: str) -> None:
+    with socket_server(lambda event: []) as server:
+        async with within(client_for(kind, server.url).responses.connect()) as connection:
+            for method in (connection.send, connection.send_raw, connection.recv, connection.recv_bytes):
+                assert inspect.iscoroutinefunction(method) == (kind == "async")
