@@ -336,7 +336,8 @@ class BudgetExceededError(ToolGuardError):
     units (CU). ``response`` is the paid answer of the call that crossed the limit (what the SDK method would have
     returned), ``partial`` the text received of a stream that was cut; both are None when a call was refused before
     it was sent. ``held`` says what calls under way may still use and ``missing`` how much more this call would have
-    needed, when that is why. ``is_share`` says that the limit was a share of what the scopes around had left.
+    needed, when that is why; ``under_way`` is False when those calls have ended and their cost stays unknown, so that
+    waiting is of no use. ``is_share`` says that the limit was a share of what the scopes around had left.
     ``origin`` says who decided: this process ("local") or the gateway ("remote").
     """
 
@@ -364,6 +365,7 @@ class BudgetExceededError(ToolGuardError):
         status_code: int | None = None,
         held: str | None = None,
         missing: str | None = None,
+        under_way: bool = True,
         is_share: bool = False,
         response: Any = None,
         partial: str | None = None,
@@ -386,10 +388,11 @@ class BudgetExceededError(ToolGuardError):
         self.status_code = status_code
         self.held = held
         self.missing = missing
+        self.under_way = under_way
         self.is_share = is_share
         self.response = response
         self.partial = partial
-        self.retryable = held is not None
+        self.retryable = held is not None and under_way
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -408,11 +411,13 @@ class BudgetExceededError(ToolGuardError):
             if not {"usd": self.usd_limit, "token": self.token_limit, "cost": self.cost_limit}[self.limit_type]:
                 return f"{scope} has nothing: the scopes around it had nothing left to share. Raise their {parameter}."
             parameter = f"share or the {parameter} of the scopes around it"
-        if self.held and not self.missing:
+        if self.held and not self.under_way:
+            figures += f", and {self.held} held for calls that ended without a word of their cost"
+        elif self.held and not self.missing:
             held = f"{self.held} more are held by calls under way until their cost is known"
             return f"{scope} has no room at the moment: {figures}, and {held}. Wait for them, or raise {parameter}."
         if self.missing:
-            figures += f", and {self.held} held by calls under way" if self.held else ""
+            figures += f", and {self.held} held by calls under way" if self.held and self.under_way else ""
             raise_it = f"Raise {parameter}, or ask for less."
             return f"{scope} has no room for this call: {figures}; {self.missing} more would be needed. {raise_it}"
         after = " The answer that crossed the limit is in .response." if self.response is not None else ""
@@ -425,7 +430,7 @@ class BudgetExceededError(ToolGuardError):
         return {name: value for name, value in super().details.items() if name not in {"response", "partial"}}
 
     def to_prompt(self) -> str:
-        if self.held:
+        if self.held and self.under_way:
             return (
                 "Blocked for now: other calls under way may use up the rest of the budget. Wait until they are done, "
                 "then try again; do not start more calls at once."

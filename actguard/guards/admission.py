@@ -81,11 +81,12 @@ class Refusal(NamedTuple):
 
 
 class Waiter:
-    """A call that waits for room. Its bell is rung when it is worth looking again."""
+    """A call that ``asker`` waits with for room. Its bell is rung when it is worth looking again."""
 
-    __slots__ = ("bell",)
+    __slots__ = ("asker", "bell")
 
-    def __init__(self) -> None:
+    def __init__(self, asker: object) -> None:
+        self.asker = asker
         self.bell: Reply[None] = Reply()
 
 
@@ -119,21 +120,23 @@ class Desk:
     async def admit_in_turn(self, asked: Asked) -> Ticket:
         """The same, waiting while only other calls' holds are in the way: first come, first served.
 
-        Refused, too, when all of those are calls of this very task or thread (a stream that it is reading): they
-        cannot end while it waits.
+        Refused, too, when all of those are calls of tasks or threads that wait themselves (streams that they are
+        reading), this one or others: they cannot end meanwhile.
         """
-        me, queues, asker = Waiter(), self._tree.queues, _asker()
+        me, queues = Waiter(_asker()), self._tree.queues
         with self._tree.lock:
             queue = queues.setdefault(self._account, deque())
             queue.append(me)
+        if queue[0] is not me and self._nothing_ends():
+            self._tree.room_came_back()  # who waited for a call of this task is now to hear that it does not end
         try:
             while True:
                 if queue[0] is me:
                     decision = self._decide(asked)
                     if isinstance(decision, Ticket):
-                        decision.asker = asker
+                        decision.asker = me.asker
                         return decision
-                    if not decision.for_now or self._waits_for(asker):
+                    if not decision.for_now or self._nothing_ends():
                         raise self._error(decision)
                 await me.bell.wait()
                 me.bell = Reply()
@@ -144,10 +147,11 @@ class Desk:
                     del queues[self._account]
             self._tree.room_came_back()  # whoever is first now looks again
 
-    def _waits_for(self, asker: object) -> bool:
-        """True when every call under way was asked for by ``asker`` itself."""
+    def _nothing_ends(self) -> bool:
+        """True when every call under way is one of a task or thread that waits for room, and none is to look again."""
         with self._tree.lock:
-            return all(getattr(call, "asker", None) == asker for call in self._tree.open_calls)
+            waiting = {w.asker for queue in self._tree.queues.values() for w in queue if not w.bell.done}
+            return all(getattr(call, "asker", None) in waiting for call in self._tree.open_calls)
 
     # --- inside -------------------------------------------------------------------------------------------------
 

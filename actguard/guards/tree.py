@@ -38,6 +38,7 @@ class Waiter(Protocol):
     """A call that waits for room."""
 
     bell: Reply[None]
+    asker: object
 
 
 class AccountOwner(Protocol):
@@ -155,6 +156,7 @@ class Tree:
                 "cost_used": totals.cost + running.cost,
                 "cost_limit": limits.cost,
             }
+            under_way = bool(self.open_calls)
             amount = {"usd": f"{held.usd:.6f} USD", "token": f"{held.tokens} tokens", "cost": f"{held.cost} CU"}
         if announce and bus.wants(BudgetBlocked):
             bus.publish(BudgetBlocked(run_id=owner.run_id, user_id=owner.user_id, **scope, **figures))
@@ -167,6 +169,7 @@ class Tree:
             root_scope_id=scope["root_scope_id"],
             held=amount[full.limit_type] if for_now else None,
             missing=missing,
+            under_way=under_way,
             is_share=owner.shares(full.limit_type),
             **figures,
         )

@@ -317,6 +317,46 @@ def test_nobody_waits_for_a_call_of_its_own(client: Client, on_loop: Runner) -> 
     on_loop(reads_a_stream_and_calls_again)
 
 
+def test_those_whose_calls_wait_for_each_other_are_told_one_by_one(client: Client, on_loop: Runner) -> None:
+    async def main() -> None:
+        ended: list[str] = []
+        root, inner = (client.budget_guard(token_limit=100, **HARD) for _ in range(2))
+        async with client.run(), root, inner:
+
+            async def reads_a_stream_and_calls_again(budget: BudgetGuard) -> None:
+                stream = await in_turn(budget, 30)
+                while len(root.tree.open_calls) < 3:
+                    await checkpoint()
+                try:
+                    (await in_turn(budget, 60)).release()
+                    ended.append("served")
+                except BudgetExceededError:
+                    ended.append("refused")
+                stream.release()
+
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as group:
+                    for budget in (root, root, inner):
+                        group.start_soon(reads_a_stream_and_calls_again, budget)
+        assert sorted(ended) == ["refused", "refused", "served"]
+        assert root.account.held.tokens == 0
+
+    on_loop(main)
+
+
+def test_a_call_that_ended_without_a_word_of_its_cost_is_no_reason_to_wait(client: Client) -> None:
+    with client.run(), client.budget_guard(token_limit=100, **HARD) as budget:
+        lost = budget.admit(a_call(90)._replace(estimate=Usage(uncached_input_tokens=20)))
+        with pytest.raises(BudgetExceededError, match="90 tokens held by calls under way") as refused:
+            budget.admit(a_call(50))
+        assert refused.value.retryable
+        lost.charge_estimate()
+        with pytest.raises(BudgetExceededError, match="20 of 100 tokens, and 70 tokens held for calls that") as refused:
+            step(budget.admit_in_turn(a_call(50)))
+        assert not refused.value.retryable
+        assert "try again" not in refused.value.to_prompt()
+
+
 def test_no_thread_waits_for_a_call_of_its_own(client: Client) -> None:
     with client.run(), client.budget_guard(usd_limit="0.001", **WAITS) as budget:
         stream = step(budget.admit_in_turn(a_call(1_000)))
