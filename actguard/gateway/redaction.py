@@ -35,7 +35,10 @@ class Redactor:
 
     def value(self, payload: Any) -> str:
         """JSON values as one bounded line."""
-        text = json.dumps(_without_secrets(payload), ensure_ascii=True).replace(self._key, HIDDEN)
+        try:
+            text = json.dumps(_without_secrets(payload), ensure_ascii=True).replace(self._key, HIDDEN)
+        except RecursionError:  # what can be read can still be nested too deep for this
+            return "(nested too deep to be shown)"
         return text if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + "…"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -45,3 +46,10 @@ def test_the_key_is_hidden_in_text_however_json_writes_it(key: str) -> None:
         assert key not in hidden
         assert json.dumps(key)[1:-1] not in hidden
     assert Redactor("k").text("make a new key") == "make a new key"
+
+
+def test_what_is_nested_too_deep_is_not_shown_and_no_error() -> None:
+    payload: list[Any] = []
+    for _ in range(100_000):
+        payload = [payload]
+    assert "too deep" in Redactor(KEY).value(payload)
