@@ -104,6 +104,11 @@ class Ticket:
         """True once the root that pays for the call was left."""
         return self._tree.closed
 
+    @property
+    def came_to_nothing(self) -> bool:
+        """True once the call is released: nothing is charged for it, and nothing can be."""
+        return self.settled and self._charge is None
+
     def watch(self, so_far: Callable[[], Usage]) -> None:
         """While an answer is still being read: ``so_far()`` is what it has used as far as known."""
         self._so_far = so_far

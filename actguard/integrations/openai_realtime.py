@@ -160,6 +160,8 @@ class RealtimeReader(OpenAIReader):
 
     def feed(self, item: Any) -> bool:
         kind, delta = str(item.get("type")), item.get("delta")
+        if self._id is None:
+            self._id = field(item.get("response"), "id")
         if kind == "response.done":
             self._final = bill_of(item.get("response"))
         elif kind.endswith(".delta") and isinstance(delta, str) and delta:
@@ -177,7 +179,7 @@ class RealtimeReader(OpenAIReader):
 
     def estimated(self) -> Bill:
         usage = self._input + Usage(output_tokens=self.output_estimate) + _spoken_usage(self._spoken)
-        return Bill(usage, model=self._model, estimated=True)
+        return Bill(usage, model=self._model, estimated=True, id=self._id)
 
     @property
     def _spoken(self) -> int:

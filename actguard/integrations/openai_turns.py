@@ -42,14 +42,13 @@ _BEGINS = frozenset({"response.created", "response.queued", "response.in_progres
 class Turn:
     """One answer, from the request for it until its end."""
 
-    __slots__ = ("answer_id", "event_id", "lane", "meter", "on_its_own", "reader", "sent", "settlement")
+    __slots__ = ("event_id", "lane", "meter", "on_its_own", "reader", "sent", "settlement")
 
     def __init__(self, reader: OpenAIReader, settlement: Settlement, *, lane: Any, event_id: Any, sent: int) -> None:
         self.reader = reader
         self.settlement = settlement
         self.meter: StreamMeter | None = None
         """What reads it along, once it has begun: until then it is expected to be as long as any."""
-        self.answer_id: Any = None
         self.lane = lane
         self.event_id = event_id
         self.sent = sent
@@ -107,8 +106,6 @@ class Conversation:
         """The most input tokens of everything that was sent."""
         self._waiting: list[Turn] = []
         self._running: dict[Any, Turn] = {}
-        self._broken_off: OrderedDict[str, Turn] = OrderedDict()
-        """By their ids, answers that are charged as estimated and whose end may have been on its way."""
         self._ended: OrderedDict[str, int] = OrderedDict()
         """Response ids, with the tokens of each answer and of what it answered."""
 
@@ -178,10 +175,8 @@ class Conversation:
         turn = self._running.get(place)
         if turn is None:
             response_id = field(event.get("response"), "id")
-            if response_id in self._broken_off:
-                self._corrected(kind, event)
-            elif (kind in _BEGINS or self.ends(kind)) and response_id not in self._ended:
-                turn = self._begin(place, event)
+            if (kind in _BEGINS or self.ends(kind)) and response_id not in self._ended:
+                turn = self._begin(place, event.get("stream_id"))
             if turn is None:
                 return None
         meter = turn.meter
@@ -216,14 +211,13 @@ class Conversation:
                 continue
             turn.settlement.unknown()  # it was sent, and nobody knows how far the server has come with it
         for turn in running.values():
-            self._break_off(turn)
+            self._finish(turn, ConnectionError("the connection has ended"))
         error, self.due = self.due, None
         return error
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, place: Any, event: Mapping[str, Any]) -> Turn | None:
-        lane = event.get("stream_id")
+    def _begin(self, place: Any, lane: Any) -> Turn | None:
         turn = next((each for each in self._waiting if each.lane == lane), None)
         if turn is not None:
             self._waiting.remove(turn)
@@ -231,7 +225,6 @@ class Conversation:
             turn = self.on_its_own(lane)
         if turn is not None:
             turn.meter = StreamMeter(turn.reader, turn.settlement)
-            turn.answer_id = field(event.get("response"), "id")
             self._running[place] = turn
         return turn
 
@@ -269,24 +262,6 @@ class Conversation:
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
 
-    def _break_off(self, turn: Turn) -> None:
-        """Charge an answer as far as it came."""
-        self._finish(turn, ConnectionError("the answer was broken off"))
-        if isinstance(turn.answer_id, str):
-            self._broken_off[turn.answer_id] = turn
-            while len(self._broken_off) > REMEMBERED:
-                self._broken_off.popitem(last=False)
-
-    def _corrected(self, kind: str, event: Mapping[str, Any]) -> None:
-        """The end of an answer has arrived after all: its own figure takes the place of the estimate."""
-        if not self.ends(kind):
-            return
-        turn = self._broken_off.pop(event["response"]["id"])
-        turn.reader.feed(event)
-        turn.settlement.settle(turn.reader.bill(complete=True))
-        self.due = turn.settlement.take_error() or self.due
-        self.remember(turn.answer_id)
-
     def over(self, turn: Turn, response: Any) -> None:
         """An answer has ended."""
 
@@ -302,7 +277,7 @@ class Conversation:
             self._waiting.remove(turn)
             turn.settlement.release()
         elif (turn := self._running.pop(lane, None)) is not None:
-            self._break_off(turn)
+            self._finish(turn, ConnectionError("the answer has failed"))
 
 
 class _Unasked(TurnExchange):

@@ -22,8 +22,8 @@ _TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens"
 _MODALITIES = (("audio", "audio_tokens"), ("image", "image_tokens"))
 PENDING = ("queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing")
 """An answer with this status is not finished: its usage is not final."""
-FETCHABLE = ("response", "thread.run", "batch")
-"""Kinds of answers that have an id under which they can be fetched again."""
+FETCHABLE = ("response", "thread.run", "batch", "realtime.response")
+"""Kinds of answers that have an id under which they can be seen again."""
 
 
 def fields_of(thing: Any) -> Mapping[str, Any]:

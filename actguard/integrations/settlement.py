@@ -110,7 +110,8 @@ class Settlement:
         """Charge the ticket that claimed this answer first, if it is not counted already."""
         answers = answers_of(self._budget)
         ticket = answers.claim(answer_id, self._ticket)
-        if ticket is not None and ticket is not self._ticket and ticket.closed and not ticket.settled:
+        left = ticket is not None and (ticket.came_to_nothing or (ticket.closed and not ticket.settled))
+        if ticket is not None and ticket is not self._ticket and left:
             ticket.release()  # its root was left before the answer was fetched: who fetches it pays, instead of it
             answers.pass_on(answer_id, self._ticket)
             ticket = self._ticket

@@ -252,6 +252,20 @@ async def test_a_connection_that_ends_in_the_middle_is_charged_as_estimated(kind
         assert [event.estimated for event in usages] == [True]
 
 
+async def test_what_is_read_after_closing_is_charged_once(kind: str) -> None:
+    events = [*begun("resp_1", "Hi"), ended("resp_1"), LOSE]
+    with socket_server(lambda _: events, CREATED) as server, spending() as budget:
+        async with within(connected(kind, server)) as connection:
+            await done(connection.response.create())
+            await until(connection, "response.created")
+            await done(connection.close())
+            with pytest.raises(websockets.exceptions.ConnectionClosed):
+                while True:
+                    await done(connection.recv())
+        assert budget.account.held.tokens == 0
+    assert budget.calls == 1
+
+
 async def test_an_answer_without_usage_is_estimated_and_a_refused_request_is_free(kind: str) -> None:
     def answer(event: Event) -> list[Event]:
         if len(server.received) == 1:
