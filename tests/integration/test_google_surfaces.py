@@ -13,7 +13,7 @@ import pytest
 from canned import Canned, serving
 from either import MODES, done, items
 from google.genai import types
-from google_clients import QUIET, google_at
+from google_clients import QUIET, google_at, offered
 from spending import spending, spent
 
 from actguard.client import Client
@@ -22,7 +22,7 @@ from actguard.money.own_prices import Price
 
 pytestmark = [
     pytest.mark.filterwarnings(QUIET),
-    pytest.mark.filterwarnings("ignore::google.genai.errors.ExperimentalWarning"),
+    pytest.mark.filterwarnings("ignore:.*is (experimental|deprecated)"),
 ]
 Use = Callable[[Any], Awaitable[None]]
 USAGE = {"promptTokenCount": 1000, "candidatesTokenCount": 50, "totalTokenCount": 1050}
@@ -131,6 +131,7 @@ async def test_grounding_of_a_stream_is_billed_once(client: Any) -> None:
         assert budget.estimated_usd == 0
 
 
+@pytest.mark.skipif("google_maps" not in types.Tool.model_fields, reason="this SDK has no grounding with Google Maps")
 async def test_grounding_without_a_known_fee_is_told_of_by_name(client: Any) -> None:
     maps: Any = {"tools": [{"google_maps": {}}]}
     with spending() as budget:
@@ -147,7 +148,8 @@ async def caching(client: Any) -> None:
 
 
 async def importing(client: Any) -> None:
-    await done(client.file_search_stores.import_file(file_search_store_name="fileSearchStores/s", file_name="files/f"))
+    import_file = offered(client, "file_search_stores.import_file")
+    await done(import_file(file_search_store_name="fileSearchStores/s", file_name="files/f"))
 
 
 async def tuning(vertex: Any) -> None:
@@ -160,7 +162,7 @@ async def batching(vertex: Any) -> None:
 
 
 async def holding_elsewhere(client: Any) -> None:
-    await done(client.auth_tokens.create(config={"uses": 1}))
+    await done(offered(client, "auth_tokens.create")(config={"uses": 1}))
 
 
 UNCOUNTED = [
@@ -206,7 +208,8 @@ async def test_over_budget_what_is_free_still_works(client: Any) -> None:
         with pytest.raises(BudgetExceededError):
             await done(client.models.generate_content(model=NEW, contents="Hi"))
         assert (await done(client.models.count_tokens(model=NEW, contents="Hi"))).total_tokens == 3
-        await done(client.file_search_stores.create())
+        if hasattr(client, "file_search_stores"):
+            await done(client.file_search_stores.create())
         await done(client.caches.list())
         with pytest.raises(BudgetExceededError):
             await caching(client)
@@ -236,7 +239,8 @@ async def upscale_image(vertex: Any) -> None:
 
 
 async def generate_videos(vertex: Any) -> None:
-    assert (await done(vertex.models.generate_videos(model="veo-3.0-generate-001", source={"prompt": "A cat"}))).name
+    generate = offered(vertex, "models.generate_videos")
+    assert (await done(generate(model="veo-3.0-generate-001", source={"prompt": "A cat"}))).name
 
 
 PREDICTIONS = pytest.mark.parametrize("use", [generate_images, edit_image, upscale_image, generate_videos])
