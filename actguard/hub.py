@@ -12,12 +12,12 @@ import contextlib
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from importlib import import_module
 from typing import Any, Protocol
 
+from actguard.doorbell import Doorbell
 from actguard.locks import SettlingLock
 
 START_TIMEOUT_S = 10.0
@@ -53,8 +53,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._inbox: deque[Callable[[], object]] = deque()
-        self._woken = False
+        self._bell: Doorbell | None = None
         self.closed = False
         """True after `stop`: it does not start again."""
         _hubs.add(self)
@@ -129,15 +128,10 @@ class Hub:
         Raises:
             RuntimeError: the hub is not running.
         """
-        loop = self._loop
-        if loop is None:
+        bell = self._bell
+        if bell is None:
             raise RuntimeError("the hub is not running")
-        # One wake-up for all that comes before the hub gets round to it. A wake-up writes to a socket, and so lets go
-        # of the interpreter, which a busy hub gives back only after milliseconds: many callers would feel each of them.
-        self._inbox.append(callback)
-        if not self._woken:
-            self._woken = True
-            loop.call_soon_threadsafe(self._drain, loop, context=Context())
+        bell.send(callback)
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run ``work()`` as a task on the hub, which is started if need be; ``work`` handles its own errors."""
@@ -155,12 +149,6 @@ class Hub:
         if thread is not None and not self.is_here:
             thread.join(timeout)
 
-    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Cleared before reading: what comes in from now on wakes anew, what came earlier is read below.
-        self._woken = False
-        while self._inbox:
-            loop.call_soon(self._inbox.popleft(), context=Context())
-
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         task = asyncio.get_running_loop().create_task(work())
         self._tasks.add(task)
@@ -177,17 +165,18 @@ class Hub:
         for resident in self._residents:
             resident.bind(self)
             self._spawn(resident.live)
+        self._bell = bell = Doorbell(loop)
         self._loop = loop
         ready.set()
         try:
             await self._stop.wait()
         finally:
-            self._loop = None
+            self._loop = self._bell = None
             for resident in self._residents:
                 resident.unbind()
             # Work that was sent before becomes a task, which the runner cancels, once.
             await asyncio.sleep(0)
-            self._drain(loop)
+            bell.empty()
             await asyncio.sleep(0)
 
     def _forget_thread(self) -> None:
@@ -197,9 +186,8 @@ class Hub:
             for task in tasks:
                 task._log_destroy_pending = False  # it goes on, in the parent
             _parents_loops.extend((self._loop, *tasks))
-        self._loop = self._thread = self._stop = None
+        self._loop = self._bell = self._thread = self._stop = None
         self._tasks = set()
-        self._inbox, self._woken = deque(), False
         for resident in self._residents:
             resident.unbind()
 

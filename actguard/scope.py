@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 from anyio.lowlevel import current_token
 
+from actguard.doorbell import Doorbell
 from actguard.locks import SettlingLock
 
 T = TypeVar("T")
@@ -107,6 +108,31 @@ def _arrive(waited_for: asyncio.Future[None]) -> None:
         waited_for.set_result(None)
 
 
+class _Here(threading.local):
+    loop: asyncio.AbstractEventLoop | None = None
+    """The asyncio loop that was last waited on in this thread."""
+    bell: Doorbell
+
+
+_here = _Here()
+
+
+def _bell_of(loop: asyncio.AbstractEventLoop) -> Doorbell:
+    """The bell of the loop that runs in this thread: one for all who wait on it."""
+    if _here.loop is not loop:
+        _here.loop, _here.bell = loop, Doorbell(loop)
+    return _here.bell
+
+
+def on_event_loop() -> bool:
+    """True where asyncio or trio runs."""
+    try:
+        current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 def on_asyncio() -> bool:
     """True in a task of asyncio."""
     return _asyncio_task() is not None
@@ -177,11 +203,17 @@ class Reply(Generic[T]):
         return cast(T, self._value)
 
     async def _wait_on_asyncio(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> None:
-        """The same in the words of asyncio, which take a third of the time: hundreds may wait at once."""
-        arrived = loop.create_future()
-        if self._call_when_done(lambda: loop.call_soon_threadsafe(_arrive, arrived)):
-            async with asyncio.timeout(timeout):
+        """The same in the words of asyncio, which take a quarter of the time: hundreds may wait at once."""
+        arrived, bell = loop.create_future(), _bell_of(loop)
+        if self._call_when_done(lambda: bell.send(lambda: _arrive(arrived))):
+            timer = None if timeout is None else loop.call_later(timeout, _arrive, arrived)
+            try:
                 await arrived
+            finally:
+                if timer is not None:
+                    timer.cancel()
+            if not self.done:
+                raise TimeoutError
 
     def _call_when_done(self, wake: Callable[[], object]) -> bool:
         with self._lock:

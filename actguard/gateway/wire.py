@@ -35,7 +35,7 @@ class _Message(BaseModel):
 
     def to_json(self) -> bytes:
         """The body of a request."""
-        return to_json(self.model_dump(exclude_none=True))
+        return self.model_dump_json(exclude_none=True).encode()
 
 
 class ReserveRequest(_Message):
