@@ -27,6 +27,9 @@ NEVER = 2**62
 """The next check of a stream that no limit applies to."""
 
 NO_CONTEXT: Mapping[str, str] = {}
+PriceContext = Mapping[str, str] | None
+"""What besides the model decides the price: ``{"service_tier": "flex"}``; None: nothing."""
+STANDARD: tuple[PriceContext, ...] = (None,)
 
 
 class Ticket:
@@ -34,6 +37,7 @@ class Ticket:
 
     __slots__ = (
         "_charge",
+        "_context",
         "_cut",
         "_each",
         "_entry_at",
@@ -95,6 +99,7 @@ class Ticket:
         self._running = NOTHING
         self._so_far: Callable[[], Usage] | None = None
         self._charge: Charge | None = None
+        self._context: PriceContext = None
         self._entry_at: int | None = None
         self._cut: Full | None = None
         self._published = False
@@ -182,20 +187,25 @@ class Ticket:
                 self._put_entry(NOT_BILLED)
         tree.room_came_back()
 
-    def check(self, so_far: Usage, at_least: Usage | None = None) -> tuple[BudgetExceededError | None, int]:
+    def check(
+        self, so_far: Usage, at_least: Usage | None = None, contexts: tuple[PriceContext, ...] = STANDARD
+    ) -> tuple[BudgetExceededError | None, int]:
         """While a stream runs: is a limit reached with what it used so far?
 
         ``so_far`` is the best estimate, by which it is charged should it end here; ``at_least`` is what it has used for
         certain, which decides: a guess that is too high never closes a stream that fits. None: the same.
+        ``contexts`` are the price contexts that may apply: the likeliest first, and the cheapest of them decides.
         Returns the error to raise (or None), and how many more output tokens may come before the next check is due.
         No more tokens: close the stream at the provider and deliver what arrived; then raise the error, or, where
         there is none because the scope says ``on_crossing="return"``, let the stream end.
         """
-        so_far = self._at_most(so_far)
-        running = self._worth(so_far if at_least is None else self._at_most(at_least))
+        so_far, self._context = self._at_most(so_far), contexts[0]
+        running = self._worth(so_far if at_least is None else self._at_most(at_least), contexts)
         if self._charge is not None:  # the scope was left: what the stream has used is charged, provisionally
             self._apply(self._estimated(so_far), settle=False, publish=False)
-        expected = running if at_least is None or self._charge is not None else self._worth(so_far)
+        expected = running
+        if self._charge is None and (at_least is not None or len(contexts) > 1):
+            expected = self._worth(so_far, contexts[:1])
         with self._tree.lock:
             if self.settled:
                 return None, NEVER
@@ -211,8 +221,9 @@ class Ticket:
             full = crossed or ledger.full_while_running(self.account)
         return self._verdict(crossed, full)
 
-    def _worth(self, usage: Usage) -> Hold:
-        usd = self._price(self._estimated(usage)) or ZERO
+    def _worth(self, usage: Usage, contexts: tuple[PriceContext, ...]) -> Hold:
+        prices = [self._price(Spent(usage, self.provider, self.model, context)) for context in contexts]
+        usd = min((price for price in prices if price is not None), default=ZERO)
         return Hold(usd, usage.total_tokens, self._tree.cost(self.provider, self.model, usage, usd))
 
     def _verdict(self, crossed: Full | None, full: Full | None) -> tuple[BudgetExceededError | None, int]:
@@ -246,7 +257,7 @@ class Ticket:
         )
 
     def _estimated(self, usage: Usage, attempts: int = 1) -> Spent:
-        return Spent(usage, self.provider, self.model, estimated=True, attempts=attempts)
+        return Spent(usage, self.provider, self.model, self._context, estimated=True, attempts=attempts)
 
     def _price(self, spent: Spent) -> Decimal | None:
         context = spent.context or NO_CONTEXT
@@ -265,7 +276,7 @@ class Ticket:
                 a_million = cost_of(self.provider, self.model, Usage(output_tokens=MILLION))
                 tokens = min(tokens, room * MILLION // max(a_million, 1))
         if usd is not None:
-            rates = self._tree.parts.prices.marginal_rates(self.provider, self.model)
+            rates = self._tree.parts.prices.marginal_rates(self.provider, self.model, self._context)
             if rates is not None and rates.output > 0:
                 tokens = min(tokens, int(EXACT.divide(usd, rates.output)))
         if tokens == NEVER:

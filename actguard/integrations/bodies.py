@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from actguard.guards.charging import PriceContext
 from actguard.integrations.metering import Outcome, Settlement
 from actguard.integrations.sse import EventReader
 from actguard.integrations.streams import MeteredAsyncIterator, MeteredIterator, StreamMeter, StreamReader
@@ -88,6 +89,9 @@ class EventBodyReader(BodyReader):
 
     def at_least(self) -> Usage:
         return self._items.at_least()
+
+    def contexts(self) -> tuple[PriceContext, ...]:
+        return self._items.contexts()
 
     @property
     def text(self) -> str | None:

@@ -142,11 +142,11 @@ class OpenAIExchange(StainlessExchange):
     def reader(self) -> StreamReader:
         match self.api:
             case "chat.completions" | "completions":
-                return ChatReader(self.estimate, injected=self._stream_options is not None)
+                return ChatReader(self.estimate, self._stream_options is not None, self.body.get("service_tier"))
             case "threads.runs":
                 return RunReader(self.estimate)
             case "responses" | "responses.compact":
-                return ResponsesReader(self.estimate)
+                return ResponsesReader(self.estimate, self.body.get("service_tier"))
             case _:
                 return MediaReader(self.estimate)
 

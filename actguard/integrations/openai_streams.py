@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from actguard.guards.charging import STANDARD, PriceContext
 from actguard.integrations.estimate import BYTES_PER_TOKEN
 from actguard.integrations.metering import Bill, Outcome
-from actguard.integrations.openai_usage import bill_of, field, fields_of
+from actguard.integrations.openai_usage import bill_of, context_of, field, fields_of
 from actguard.integrations.streams import StreamReader
 from actguard.integrations.written import KEPT_PIECES, Written, input_at_least
 from actguard.money.usage import Usage
@@ -19,9 +20,11 @@ _RUN_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled", "expir
 class OpenAIReader(StreamReader):
     """What the readers share: counting what arrives, and the bill when the provider's own figure is missing."""
 
-    def __init__(self, estimate: Usage) -> None:
-        """``estimate`` is the input as estimated from the request."""
+    def __init__(self, estimate: Usage, tier: object = None) -> None:
+        """``estimate`` is the input as estimated from the request, ``tier`` the service tier that it asks for."""
         self._input = estimate
+        self._asked = context_of(tier)
+        self._tier: str | None = None
         self._shown: list[str] = []
         self._hidden: list[str] = []
         self._counted = 0
@@ -81,7 +84,18 @@ class OpenAIReader(StreamReader):
     def estimated(self) -> Bill:
         """The input as estimated, and the output that arrived."""
         usage = self._input + Usage(output_tokens=self.output_estimate)
-        return Bill(usage, model=self._model, estimated=True, id=self._id)
+        return Bill(usage, model=self._model, context=self.contexts()[0], estimated=True, id=self._id)
+
+    def contexts(self) -> tuple[PriceContext, ...]:
+        """Until the answer names its tier, a request for a special one may still be served as usual."""
+        if self._tier is not None:
+            return (context_of(self._tier),)
+        return STANDARD if self._asked is None else (self._asked, None)
+
+    def note_tier(self, tier: object) -> None:
+        """What an event of the answer says about its service tier: "auto" only repeats the request."""
+        if isinstance(tier, str) and tier and tier != "auto":
+            self._tier = tier
 
 
 class ChatReader(OpenAIReader):
@@ -90,8 +104,8 @@ class ChatReader(OpenAIReader):
     ``injected``: it comes because we asked for it, and the caller must not see that chunk.
     """
 
-    def __init__(self, estimate: Usage, injected: bool = False) -> None:
-        super().__init__(estimate)
+    def __init__(self, estimate: Usage, injected: bool = False, tier: object = None) -> None:
+        super().__init__(estimate, tier)
         self._injected = injected
         self._is_last = False
         self._usual = False
@@ -115,6 +129,7 @@ class ChatReader(OpenAIReader):
         chunk = fields_of(item)
         if self._model is None:
             self._model = chunk.get("model") or None
+        self.note_tier(chunk.get("service_tier"))
         choices = chunk.get("choices") or ()
         if chunk.get("usage") is not None:
             self._final = bill_of(chunk)
@@ -130,7 +145,7 @@ class ChatReader(OpenAIReader):
         if self._final is not None and (complete or self._is_last):
             return self._final
         if self._final is not None:  # a server that reports usage in every chunk: what was used up to here
-            return Bill(self._final.usage, model=self._model, estimated=True)
+            return Bill(self._final.usage, model=self._model, context=self.contexts()[0], estimated=True)
         return self.estimated()
 
     def _read_choice(self, choice: Any) -> None:
@@ -175,6 +190,7 @@ class ResponsesReader(OpenAIReader):
         elif (response := event.get("response")) is not None:
             self._id = field(response, "id") or self._id
             self._model = field(response, "model") or self._model
+            self.note_tier(field(response, "service_tier"))
             self._final = bill_of(response)
         return True
 

@@ -135,6 +135,11 @@ def _is_search(item: Any) -> bool:
     return field(field(item, "action"), "type") in (None, "search")  # opening or scanning a page costs nothing
 
 
+def context_of(tier: object) -> dict[str, str] | None:
+    """The price context of a service tier; None where the standard prices apply."""
+    return {"service_tier": tier} if isinstance(tier, str) and tier in PRICED_TIERS else None
+
+
 def bill_of(answer: Any) -> Bill | None:
     """What a whole answer of any of OpenAI's APIs costs; None when it says nothing about usage, or not yet."""
     answer = fields_of(answer)
@@ -142,7 +147,7 @@ def bill_of(answer: Any) -> Bill | None:
     if usage is None or answer.get("status") in PENDING:
         return None
     kind, model, tier = answer.get("object"), answer.get("model"), answer.get("service_tier")
-    context = {"service_tier": tier} if tier in PRICED_TIERS else None
+    context = context_of(tier)
     answer_id = None
     if kind in FETCHABLE:
         answer_id = answer.get("id")

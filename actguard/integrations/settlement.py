@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.budget import BudgetGuard
-from actguard.guards.charging import Ticket
+from actguard.guards.charging import STANDARD, PriceContext, Ticket
 from actguard.guards.dividing import Part, divided
 from actguard.integrations.answers import answers_of
 from actguard.money.usage import Usage
@@ -161,9 +161,11 @@ class Settlement:
         """Say where the scope can ask, when it ends first, what a stream has used so far."""
         self._ticket.watch(so_far)
 
-    def check(self, so_far: Usage, at_least: Usage) -> tuple[BudgetExceededError | None, int]:
+    def check(
+        self, so_far: Usage, at_least: Usage, contexts: tuple[PriceContext, ...] = STANDARD
+    ) -> tuple[BudgetExceededError | None, int]:
         """Has a running stream reached a limit? See `Ticket.check`: the error to raise, and when to ask again."""
-        error, tokens = self._ticket.check(so_far, at_least)
+        error, tokens = self._ticket.check(so_far, at_least, contexts)
         return error, tokens
 
     def crossed(self, error: BudgetExceededError | None) -> None:

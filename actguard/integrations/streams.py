@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from actguard.exceptions import BudgetExceededError
+from actguard.guards.charging import STANDARD, PriceContext
 from actguard.integrations.degraded import report
 from actguard.integrations.metering import Bill, Outcome, Settlement, Unknown
 from actguard.locks import when_safe
@@ -57,6 +58,11 @@ class StreamReader(ABC):
     def at_least(self) -> Usage:
         """What has been used so far for certain: a stream is closed by what it did use, not by a guess."""
         return self.so_far()
+
+    def contexts(self) -> tuple[PriceContext, ...]:
+        """The price contexts that may apply to the answer, the likeliest first: the cheapest decides on a cut."""
+        bill = self.bill(complete=False)
+        return (bill.context,) if isinstance(bill, Bill) else STANDARD
 
     def crossing(self) -> None:  # noqa: B027  most readers have nothing to do
         """A crossing will be raised where the caller expects the next chunk or the end."""
@@ -163,7 +169,7 @@ class StreamMeter:
     def _ask(self) -> None:
         at_least = self._asked(self._reader.at_least)
         so_far = _raised_to(self._asked(self._reader.so_far), at_least)
-        self._crossing, tokens = self._settlement.check(so_far, at_least)
+        self._crossing, tokens = self._settlement.check(so_far, at_least, self._contexts())
         self._cut = self.must_close = tokens == 0
         self._due = self._reader.output_seen + tokens
 
@@ -176,6 +182,13 @@ class StreamMeter:
         except Exception as problem:  # noqa: BLE001  asked from inside the budget: it must get an answer
             report("read a stream", self._settlement.provider, problem)
             return Usage()
+
+    def _contexts(self) -> tuple[PriceContext, ...]:
+        try:
+            return self._reader.contexts()
+        except Exception as problem:  # noqa: BLE001  a limit is asked about all the same
+            report("read a stream", self._settlement.provider, problem)
+            return STANDARD
 
     def _settle_bill(self, complete: bool) -> None:
         try:
