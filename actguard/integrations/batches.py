@@ -71,13 +71,18 @@ class Batches:
             tickets = [ticket for ticket in batch.values() if ticket is not None and not ticket.closed]
             counted = WHOLE in batch or (bool(batch) and not any(batch.values()))
             gone = [ticket for ticket in batch.values() if ticket is not None and ticket not in tickets[:1]]
-            batch.update(dict.fromkeys([*batch, WHOLE]))
+            _is_counted(batch)
         if counted:
             return
         payer = tickets[0] if tickets else divided(settlement.ticket, [Part(bill.model or "unknown")])[0]
         settlement.crossed(_charged(payer, bill))
         for ticket in gone:
             ticket.release()
+
+    def knows(self, batch_id: str) -> bool:
+        """True when it was submitted, or seen, by this client."""
+        with self._lock:
+            return batch_id in self._tickets
 
     def model_of(self, batch_id: str) -> str | None:
         """The model that its requests ask for; None where nobody knows."""
@@ -89,7 +94,8 @@ class Batches:
         with self._lock:
             batch = self._of(batch_id)
             tickets = list(batch.values())
-            batch.update(dict.fromkeys(batch))
+            if batch:
+                _is_counted(batch)
         for ticket in tickets:
             if ticket is not None:
                 ticket.release()
@@ -99,6 +105,12 @@ class Batches:
         while len(self._tickets) > REMEMBERED:
             self._tickets.popitem(last=False)
         return batch
+
+
+def _is_counted(batch: dict[str, Ticket | None]) -> None:
+    """Nothing is left to pay: the names of its requests, which may be many, need not be kept."""
+    batch.clear()
+    batch[WHOLE] = None
 
 
 def _charged(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:

@@ -75,11 +75,9 @@ class LiveMeter:
         budget = active_budget() or self.budget
         if budget is None:
             return
-        sent = estimated_input([content], media_tokens)
+        sent = _estimate(content)
         if self._ticket is None:
-            self._ticket = await self._admitted(budget, sent)
-            self._ticket.watch(lambda: self._usage)
-            self._usage, self._texts, self._due, self._complete = Usage(), [], 0, False
+            self._begin(await self._admitted(budget, sent))
         else:
             error, more = self._ticket.check(self._usage)
             if error is not None:
@@ -87,6 +85,14 @@ class LiveMeter:
             if not more:  # a scope that returns what crosses refuses what comes next
                 (await self._admitted(budget, sent)).release()
         self._usage = self._usage + sent
+
+    def _begin(self, ticket: Ticket) -> None:
+        if self._ticket is not None:  # another task has begun the turn meanwhile
+            ticket.release()
+            return
+        self._ticket = ticket
+        ticket.watch(lambda: self._usage)
+        self._usage, self._texts, self._due, self._complete = Usage(), [], 0, False
 
     async def _admitted(self, budget: Any, sent: Usage) -> Ticket:
         return await admitted(budget, self.model, sent)
@@ -105,7 +111,8 @@ class LiveMeter:
 
     def received(self, message: Any) -> bool:
         """Note a message; False when the budget ends the turn, so that the session is to be closed."""
-        self._note_written(message)
+        if self._ticket is not None:
+            self._note_written(message)
         block = message.usage_metadata
         if block is not None:
             self._note_usage(block.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -199,6 +206,15 @@ async def admitted(budget: Any, model: str, sent: Usage) -> Ticket:
     return ticket
 
 
+def _estimate(content: Any) -> Usage:
+    """The input that something adds which is sent."""
+    try:
+        return estimated_input([_plain(content)], media_tokens)
+    except Exception as problem:  # noqa: BLE001  what cannot be read is the SDK's to judge
+        report("read a message", PROVIDER, problem)
+        return Usage()
+
+
 def _continues(before: Mapping[str, Any], block: Mapping[str, Any]) -> bool:
     """True when ``block`` reports the same generation as the one before, some of its answer later."""
     same = all(count(before, name) == count(block, name) for name in _CONTINUED)
@@ -244,7 +260,7 @@ def _send(original: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[.
     @functools.wraps(original)
     async def send(session: Any, *args: Any, **kwargs: Any) -> Any:
         if switch.applied and Process.open_roots:
-            await _meter_of(session).send([*args, *map(_plain, kwargs.values())])
+            await _meter_of(session).send([*args, *kwargs.values()])
         return await original(session, *args, **kwargs)
 
     return send

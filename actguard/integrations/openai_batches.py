@@ -37,8 +37,8 @@ from actguard.money.usage import Usage
 
 READ_BYTES = 64 * 2**20
 """The longest file that is read for its requests or results, in bytes."""
-REMEMBERED = 1_000
-"""How many files are remembered; the oldest are forgotten first."""
+REMEMBERED = 100_000
+"""How many requests of files are remembered, and how many names of results; the oldest files are forgotten first."""
 _ENDED = frozenset({"completed", "failed", "cancelled", "expired"})
 _HUGE = 10**9
 """More input tokens than any tier of a price starts at."""
@@ -65,17 +65,19 @@ class _Files:
 
     def __init__(self) -> None:
         self._lock = SettlingLock()
-        self._known: OrderedDict[FileKey, Any] = OrderedDict()
+        self._known: OrderedDict[FileKey, tuple[Any, int]] = OrderedDict()
+        self._size = 0
 
-    def put(self, key: FileKey, value: Any) -> None:
+    def put(self, key: FileKey, value: Any, size: int = 1) -> None:
         with self._lock:
-            self._known[key] = value
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            self._size += size - self._known.pop(key, (None, 0))[1]
+            self._known[key] = value, size
+            while self._size > REMEMBERED and len(self._known) > 1:
+                self._size -= self._known.popitem(last=False)[1][1]
 
     def get(self, key: FileKey) -> Any:
         with self._lock:
-            return self._known.get(key)
+            return self._known.get(key, (None, 0))[0]
 
 
 _inputs, _outputs = _Files(), _Files()
@@ -105,7 +107,8 @@ class UploadExchange(FetchExchange):
         if isinstance(file_id, str) and self.body.get("purpose") == "batch":
             content = _content_of(self.options.files)
             if content is not None:
-                _inputs.put((self.base_url or "", file_id), batch_input(content))
+                known = batch_input(content)
+                _inputs.put((self.base_url or "", file_id), known, len(known.parts))
         return result
 
 
@@ -157,17 +160,22 @@ class BatchFetch(FetchExchange):
     def answer(self, result: Any, settlement: Settlement) -> Any:
         answer = _answer_of(result)
         data = field(answer, "data")
-        for batch in data if isinstance(data, list) else [answer]:
-            self._see(batch, settlement)
+        if isinstance(data, list):  # which lists everybody's
+            for batch in data:
+                self._see(batch, settlement, batches_here().knows(str(field(batch, "id"))))
+        else:
+            self._see(answer, settlement, ours=True)
         settlement.release()
         return result
 
-    def _see(self, batch: Any, settlement: Settlement) -> None:
+    def _see(self, batch: Any, settlement: Settlement, ours: bool) -> None:
         batch_id, status, output = (field(batch, name) for name in ("id", "status", "output_file_id"))
         if not isinstance(batch_id, str) or status not in _ENDED:
             return
         if isinstance(output, str):
             _outputs.put((self.base_url or "", output), batch_id)
+        if not ours:
+            return
         bill = bill_of(batch)
         if bill is not None and not bill.usage.is_zero:
             self._charge_whole(batch_id, bill, settlement)
@@ -197,8 +205,7 @@ class ResultsExchange(FetchExchange):
         return result
 
     def _charge(self, content: bytes, settlement: Settlement) -> None:
-        first, _, _ = content.lstrip()[:READ_BYTES].partition(b"\n")
-        if not first.startswith(b"{") or b'"custom_id"' not in first:
+        if not _has_results(content):
             return
         if len(content) > READ_BYTES:
             report("read the results of a batch", self.provider, ValueError("too long"), NOT_COUNTED)
@@ -219,15 +226,25 @@ class _ResultsReader(BodyReader):
     def __init__(self, response: Any, charge: Callable[[bytes], None]) -> None:
         super().__init__(response)
         self._charge = charge
+        self._start = b""
 
     def read(self, chunk: bytes) -> None:
-        """Nothing: a part of it would be charged without the rest."""
+        """Only what kind of file it is: a part of it would be charged without the rest."""
+        self._start = self._start or chunk
 
     def bill(self, complete: bool) -> Outcome:
         body = self.body
         if complete and body is not None:
             self._charge(body)
+        elif complete and _has_results(self._start):
+            report("read the results of a batch", "openai", ValueError("too long"), NOT_COUNTED)
         return None
+
+
+def _has_results(content: bytes) -> bool:
+    """True for the output of a batch, by its first line; the files of other people's making are none."""
+    first = content[:READ_BYTES].lstrip().partition(b"\n")[0]
+    return first.startswith(b"{") and b'"custom_id"' in first
 
 
 def path_file_id(path: str) -> str:

@@ -147,6 +147,13 @@ async def test_a_hard_limit_holds_the_most_that_a_batch_can_cost(batches: Any) -
         await done(batches.create(model=MODEL, src=[{"contents": REQUEST["contents"]}]))
 
 
+async def test_every_candidate_of_a_request_is_held(batches: Any) -> None:
+    request = {**REQUEST, "config": {**REQUEST["config"], "candidate_count": 3}}
+    with spending(token_limit=1_000, enforcement="hard") as budget:
+        await done(batches.create(model=MODEL, src=[request]))
+        assert budget.account.held.tokens >= 300
+
+
 async def test_a_batch_in_a_file_is_told_of_once_and_refused_by_a_hard_limit(batches: Any) -> None:
     with spending() as budget:
         with pytest.warns(ActGuardMonitoringWarning, match="batches whose requests are in a file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -19,7 +20,11 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from actguard.client import Client
 from actguard.events import LlmUsage
-from actguard.exceptions import BudgetExceededError, GuardError
+from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, GuardError
+from actguard.guards.admission import Asked
+from actguard.integrations import google_live
+from actguard.money.usage import Usage
+from actguard.monitoring import Reports
 from actguard.testing import capture_events
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -231,6 +236,46 @@ async def test_a_hard_limit_refuses_a_session_unless_told_otherwise(conversation
         async with conversation.connected() as session:
             await ask(session)
         assert budget.calls == 1
+
+
+async def test_two_tasks_that_begin_a_turn_at_once_hold_one(conversation: Conversation) -> None:
+    conversation.turns = [[], [ends(usageMetadata=USAGE)]]
+    with spending(on_full="wait", token_limit=9_000) as budget:
+        other = budget.admit(Asked("google", MODEL, "live", estimate=Usage(uncached_input_tokens=9_000)))
+        meter = google_live.LiveMeter(MODEL, budget)
+        both = [asyncio.create_task(meter.send([HELLO])) for _ in range(2)]
+        while len(budget.tree.queues.get(budget.account, ())) < 2:
+            await asyncio.sleep(0)
+        other.release()
+        await asyncio.gather(*both)
+        assert len(budget.tree.open_calls) == 1
+        meter.end()
+        assert not budget.tree.open_calls
+    assert budget.calls == 1
+
+
+async def test_nothing_is_kept_of_what_no_scope_counts(conversation: Conversation) -> None:
+    conversation.turns = [[says("word " * 9), ends()]] * 2
+    async with conversation.connected() as session:
+        await ask(session)
+        await ask(session)
+        assert google_live._meters[session]._texts == []
+
+
+async def test_what_cannot_be_read_is_sent_all_the_same(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(google_live, "estimated_input", broken)
+    monkeypatch.setattr("actguard.integrations.degraded.reports", Reports())
+    conversation.turns = [[ends(usageMetadata=USAGE)]]
+    with spending() as budget:
+        async with conversation.connected() as session:
+            with pytest.warns(ActGuardMonitoringWarning, match="read a message"):
+                await ask(session)
+    assert budget.calls == 1
 
 
 async def test_outside_a_scope_nothing_is_counted(conversation: Conversation) -> None:

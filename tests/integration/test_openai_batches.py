@@ -20,7 +20,9 @@ from spending import spending, spent
 
 from actguard.client import Client
 from actguard.events import LlmUsage
-from actguard.exceptions import BudgetExceededError, GuardError
+from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, GuardError
+from actguard.integrations import openai_batches
+from actguard.monitoring import Reports
 from actguard.testing import capture_events
 
 MODEL = "gpt-4o-mini"
@@ -225,6 +227,40 @@ async def test_a_list_of_batches_names_their_output_files(client: Any) -> None:
     assert (spent(budget).calls, budget.estimated_usd) == (2, 0)
 
 
+async def test_a_list_charges_no_batches_but_those_of_this_client(client: Any, answers: Answers) -> None:
+    theirs = {**COMPLETED, "id": "batch_of_somebody", "model": MODEL, "usage": WHOLE}
+    ours = {**COMPLETED, "model": MODEL, "usage": WHOLE}
+    answers["GET", "/v1/batches"] = answer({"object": "list", "data": [theirs, ours], "has_more": False})
+    with spending() as budget:
+        await done(client.batches.list())
+        assert budget.calls == 0
+        await submitted(client)
+        await done(client.batches.list())
+    assert spent(budget) == (1, 2000, 0, 0, 100)
+
+
+async def test_results_too_long_to_be_kept_are_told_of(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actguard.integrations.bodies.KEPT_BYTES", 100)
+    monkeypatch.setattr("actguard.integrations.degraded.reports", Reports())
+    with spending() as budget:
+        async with within(client.files.with_streaming_response.content("file-out")) as response:
+            with pytest.warns(ActGuardMonitoringWarning, match="results of a batch"):
+                await done(response.read())
+    assert budget.calls == 0
+
+
+async def test_the_requests_of_many_files_are_not_remembered_without_end(
+    client: Any, monkeypatch: pytest.MonkeyPatch, answers: Answers
+) -> None:
+    monkeypatch.setattr(openai_batches, "REMEMBERED", 5)
+    monkeypatch.setattr(openai_batches, "_inputs", openai_batches._Files())
+    with spending():
+        for number in range(4):
+            answers["POST", "/v1/files"] = answer({"id": f"file-{number}", "object": "file", "purpose": "batch"})
+            await done(client.files.create(file=("in.jsonl", input_file("a", "b")), purpose="batch"))
+    assert [key[1] for key in openai_batches._inputs._known] == ["file-2", "file-3"]
+
+
 async def test_results_that_are_streamed_are_charged_at_their_end(client: Any) -> None:
     with spending() as budget:
         async with within(client.files.with_streaming_response.content("file-out")) as response:
@@ -284,6 +320,12 @@ async def test_a_hard_scope_refuses_a_batch_that_has_no_bound(client: Any, conte
     ):
         await submitted(client, content)
     assert refusal.value.code == "UNBOUNDED_CALL"
+
+
+async def test_a_hard_scope_refuses_a_batch_of_several_models(client: Any) -> None:
+    content = input_file("a") + input_file("b", model="gpt-4o")
+    with spending(usd_limit=1, enforcement="hard"), pytest.raises(GuardError, match="different models"):
+        await submitted(client, content)
 
 
 async def test_a_hard_scope_refuses_a_batch_whose_file_it_has_not_seen(client: Any) -> None:
