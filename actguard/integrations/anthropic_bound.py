@@ -20,7 +20,7 @@ _TOOLSET_TOKENS = 4_096
 _REASONS = {
     "container": "it uses a container at the provider",
     "mcp_servers": "the provider calls MCP servers",
-    "thread": "it continues a thread that the provider keeps",
+    "thread": "it continues a thread that the provider keeps (a tool runner with thread=False sends it all)",
     "compaction": "nothing limits how long a compaction is",
     "fallbacks": "the provider may answer with a dearer model (fallbacks)",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from actguard.guards.bounding import Bound
@@ -77,6 +78,8 @@ def _check_output(model: str, body: Mapping[str, Any]) -> None:
     if tier is not None and str(tier).lower().removeprefix("service_tier_") not in _TIERS:
         raise Unbounded("the price of its service tier is not known")
     config = body.get("generationConfig") or body.get("generation_config") or {}
+    if any(type(config.get(name, 1)) not in (int, NoneType) for name in ("candidateCount", "candidate_count")):
+        raise Unbounded("how many answers it asks for is not known")
     modalities = [
         kind
         for source in (config, body)

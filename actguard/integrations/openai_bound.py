@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType
+from typing import Any, cast
 
 from actguard.guards.bounding import Bound
 from actguard.integrations.bounds import TOOLS_TOKENS, Unbounded, most_input, most_of_audio, refuse_present
@@ -80,11 +81,17 @@ def limit_fields(
     Servers that are compatible with OpenAI know the older field at least, its newest models only the newer one.
     """
     names = LIMIT_FIELDS[api]
-    present = [name for name in names if isinstance(body.get(name), int)]
+    present = [name for name in names if body.get(name) is not None]
     if not present:
         newest = openai_itself or _NEEDS_NEWER_FIELD.search(str(model or body.get("model")))
         present = [names[0] if newest else names[-1]]
-    return {name: min(body.get(name) or tokens, tokens) for name in present}
+    return {name: _lower(body.get(name), tokens) for name in present}
+
+
+def _lower(asked: object, tokens: int) -> int:
+    """What is no number from one on, such as "100", True or -1, means something else to each server."""
+    is_limit = isinstance(asked, int | float) and not isinstance(asked, bool) and asked >= 1
+    return min(int(cast(float, asked)), tokens) if is_limit else tokens
 
 
 def other_field(api: str, name: str) -> str | None:
@@ -106,6 +113,8 @@ def _bound(api: str, body: Mapping[str, Any], attempts: int) -> Bound:
         refuse_present(body, _REASONS)
     else:
         refuse_present(body, _CHAT_REASONS)
+        if any(type(body.get(name, 1)) not in (int, float, NoneType) for name in ("n", "best_of")):
+            raise Unbounded("how many answers it asks for is not known")
     if "search" in model or "deep-research" in model:
         raise Unbounded("the model searches the web")
     tools = body.get("tools") or body.get("functions")

@@ -36,7 +36,10 @@ class FetchExchange(StainlessExchange):
 
     def without_usage(self, answer: Any) -> Outcome:
         answer_id = field(answer, "id")
-        if isinstance(answer_id, str) and field(answer, "status") in ENDED_WITHOUT_ANSWER:
+        status = field(answer, "status")
+        if self.api == "responses" and status == "cancelled":
+            return FREE  # what was generated until then is billed, and nobody says how much: the estimate stays
+        if isinstance(answer_id, str) and status in ENDED_WITHOUT_ANSWER:
             return Bill(Usage(), id=answer_id)  # it came to nothing: give back what was held for it
         return FREE
 

@@ -73,6 +73,12 @@ def model_of(api: str, body: Mapping[str, Any]) -> str:
     return model if isinstance(model, str) and model else _DEFAULT_MODELS.get(api, "unknown")
 
 
+def asked_effort(body: Mapping[str, Any]) -> Any:
+    """How hard the model is asked to think, by chat completions or by responses."""
+    reasoning = body.get("reasoning")
+    return body.get("reasoning_effort") or (reasoning.get("effort") if isinstance(reasoning, Mapping) else None)
+
+
 def output_limit(api: str, body: Mapping[str, Any]) -> int | None:
     """The most output tokens that one answer may have; None when the request names no limit."""
     match api:
@@ -161,7 +167,7 @@ def _number(body: Mapping[str, Any], *names: str) -> int | None:
 
 def _prompts(prompt: Any) -> int:
     """How many prompts a legacy completion has: each is completed."""
-    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return len(prompt) if isinstance(prompt, list | tuple) and prompt and not isinstance(prompt[0], int) else 1
 
 
 def _file_bytes(options: Any) -> int:

@@ -136,8 +136,8 @@ class Clients:
         settings: dict[str, Any] = {
             "api_key": KEY,
             "vertexai": False,
-            "http_options": {"base_url": self.google_url},
             **kwargs,
+            "http_options": self._http_options(self.google_url, kwargs),
         }
         return self._made(genai.Client(**settings))
 

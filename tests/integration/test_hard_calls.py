@@ -102,6 +102,7 @@ async def test_a_lower_limit_of_the_user_stays(provider: LoopbackProvider, spend
         ),
         ({"max_tokens": 10, "extra_body": {"max_tokens": 60_000}}, {"max_tokens"}),
         ({"extra_body": {"max_completion_tokens": 60_000}}, {"max_completion_tokens"}),
+        *(({"max_tokens": odd}, {"max_tokens"}) for odd in ("60000", True, 0, -1, 6e4, [6])),
     ],
     ids=str,
 )
@@ -113,7 +114,7 @@ async def test_the_limit_takes_the_form_that_the_user_gave_it(
     body = provider.requests[0].body
     limits = {name: body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
     assert set(limits) == expected
-    assert max(limits.values()) < 2_000
+    assert all(type(limit) is int and 10 <= limit < 2_000 for limit in limits.values())
     assert body["messages"][0]["content"] == QUESTION
 
 
@@ -160,6 +161,14 @@ async def test_each_of_several_answers_is_limited(provider: LoopbackProvider) ->
         await chat(provider.openai(), n=3)
         assert provider.billed.output_tokens == 3 * provider.requests[0].body["max_tokens"]
         assert budget.usd_used_exact <= Decimal("0.001")
+
+
+@pytest.mark.parametrize("together", [list, tuple])
+async def test_each_of_several_prompts_is_limited(provider: LoopbackProvider, together: Any) -> None:
+    body = {"model": "gpt-3.5-turbo-instruct", "prompt": together(["a", "b", "c"] * 10), "max_tokens": 4_000}
+    with spending(usd_limit="0.004", **HARD) as budget:
+        provider.openai().post("/completions", cast_to=dict, body=body)
+        assert 0 < budget.usd_used_exact <= Decimal("0.004")
 
 
 async def test_what_the_sdk_may_send_again_is_held_for_each_attempt(provider: LoopbackProvider, kind: str) -> None:
@@ -247,6 +256,14 @@ async def test_what_http_options_add_is_limited(provider: LoopbackProvider, kind
     assert options["extra_body"]["generationConfig"]["maxOutputTokens"] == 60_000
 
 
+@pytest.mark.skipif("extra_body" not in types.HttpOptions.model_fields, reason="this SDK has no such option")
+async def test_candidates_that_cannot_be_counted_are_refused(provider: LoopbackProvider) -> None:
+    options = {"extra_body": {"generationConfig": {"candidateCount": "8"}}}
+    with spending(usd_limit="0.004", **HARD), pytest.raises(GuardError, match="how many answers"):
+        await content(google_client(provider, "sync"), http_options=options)
+    assert not provider.requests
+
+
 # --- what cannot be bounded ------------------------------------------------------------------------------------------
 
 UNBOUNDED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
@@ -267,6 +284,7 @@ UNBOUNDED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         "code_interpreter",
     ),
     "prediction": (openai_client, chat, {"prediction": {"type": "content", "content": "Hi"}}, "predicted output"),
+    "number of answers": (openai_client, chat, {"n": "50"}, "how many answers"),
     "search options": (openai_client, chat, {"web_search_options": {}}, "searches the web"),
     "anthropic search": (
         anthropic_client,

@@ -37,6 +37,14 @@ def client(provider: LoopbackProvider, request: pytest.FixtureRequest) -> genai.
     return made
 
 
+@pytest.mark.parametrize("options", [{"timeout": 5_000}, types.HttpOptions(timeout=5_000)], ids=["dict", "object"])
+@pytest.mark.parametrize("platform", ["google", "vertex"])
+def test_clients_with_options_of_their_own_ask_it_too(provider: LoopbackProvider, platform: str, options: Any) -> None:
+    client: genai.Client = getattr(provider, platform)(http_options=options)
+    client.models.generate_content(model=MODEL, contents="Hello")
+    assert len(provider.requests) == 1
+
+
 def config(**settings: Any) -> types.GenerateContentConfig:
     return types.GenerateContentConfig(**settings)
 
