@@ -10,7 +10,6 @@ import pytest
 from traffic.harness import AT_ONCE, HELPER_ERRORS, Kind, Mode, Row, Traffic, known_differences, scope, search_fee
 
 pytestmark = [
-    pytest.mark.usefixtures("one_tls_context"),
     pytest.mark.filterwarnings("ignore:The model '.*' is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The Assistants API is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),

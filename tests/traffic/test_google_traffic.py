@@ -9,7 +9,6 @@ from traffic.harness import Kind, Traffic, known_differences
 AGREEMENT = 0.98
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
-    pytest.mark.usefixtures("one_tls_context"),
 ]
 
 
