@@ -43,8 +43,11 @@ def live(url: str, key: str, spool: str) -> None:
 
 
 def main() -> None:
+    # What `actguard` imports when it is first asked for would else be imported by each child, from whatever the files
+    # hold by then: a tree that is being edited made clients die by themselves.
+    for name in ("actguard.client", "actguard.gateway.spool", "actguard.subscribers.link", "anyio._backends._asyncio"):
+        import_module(name)
     load()
-    import_module("anyio._backends._asyncio")
     PriceBook().load()
     print("ready", flush=True)
     for _ in sys.stdin:
