@@ -55,6 +55,7 @@ class Ticket:
         "model",
         "output_limit",
         "provider",
+        "reasoning_effort",
         "settled",
         "stream",
         "tool_name",
@@ -90,6 +91,8 @@ class Ticket:
         self.output_limit = output_limit
         """The output limit that the request must be sent with; None: as it is."""
         self.tool_name = tool_name
+        self.reasoning_effort: str | None = None
+        """How hard the model is asked to think, where the call `is_listed`; None: the request does not say."""
         self.settled = False
         """True once the call is charged or released, and not only provisionally at scope exit."""
         self.asker: object = None
@@ -108,6 +111,11 @@ class Ticket:
     def closed(self) -> bool:
         """True once the root that pays for the call was left."""
         return self._tree.closed
+
+    @property
+    def is_listed(self) -> bool:
+        """True when the gateway will be told of the call by itself."""
+        return self._tree.entries is not None
 
     @property
     def came_to_nothing(self) -> bool:
@@ -264,7 +272,11 @@ class Ticket:
         return self._tree.parts.price(spent.provider, spent.model, spent.usage, context, requested=self.model)
 
     def _next_check(self, left: Limits) -> int:
-        """Half of what is affordable, at most `CHECK_AT_MOST` output tokens, or a thousandth of plenty."""
+        """A part of what is affordable, at most `CHECK_AT_MOST` output tokens, or a thousandth of plenty.
+
+        By itself a stream gets half. One among others gets a third of its part of it: what they all have used is known
+        as of their last checks only, and with more of it they would run past a limit together before the next ones.
+        """
         tokens = NEVER if left.tokens is None else left.tokens
         usd = left.usd
         if left.cost is not None:
@@ -281,7 +293,8 @@ class Ticket:
                 tokens = min(tokens, int(EXACT.divide(usd, rates.output)))
         if tokens == NEVER:
             return NEVER
-        return max(1, min(tokens // 2, max(CHECK_AT_MOST, tokens // 1000), CHECK_WITH_PLENTY))
+        fair = tokens // max(3 * len(self._tree.open_calls) - 1, 2)
+        return max(1, min(fair, max(CHECK_AT_MOST, tokens // 1000), CHECK_WITH_PLENTY))
 
     def _finish(self, spent: Spent) -> BudgetExceededError | None:
         full = self._apply(spent, settle=True, publish=True)
@@ -312,7 +325,7 @@ class Ticket:
             else:
                 self._keep(ledger.rest_of(self._hold, before, charge))
             if tree.entries is not None:
-                self._put_entry(entry_for(spent, charge))
+                self._put_entry(entry_for(spent, charge, self.reasoning_effort))
             publish, self._published = publish and not self._published, self._published or publish
             full = ledger.full(self.account, raises) or self._cut
         if settle:

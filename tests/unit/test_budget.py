@@ -695,7 +695,7 @@ def test_a_running_stream_sees_what_it_has_used_and_what_others_have(client: Cli
     with client.run(), client.budget_guard(token_limit=1000) as budget:
         one, two = (admitted(budget, 10, stream=True) for _ in range(2))
         assert one.check(used(10, 100)) == (None, 64)
-        assert two.check(used(10, 800)) == (None, 40)
+        assert two.check(used(10, 800)) == (None, 16)
         error, _ = one.check(used(10, 190))
         assert error is not None
         assert (error.tokens_used, error.limit_type) == (1010, "token")
