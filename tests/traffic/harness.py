@@ -189,14 +189,14 @@ def _clients(replay: ModuleType, tls: ssl.SSLContext, *, asynchronous: bool) -> 
     import anthropic
     import openai
 
-    theirs = replay.sdk_async if asynchronous else replay.sdk_sync
-    openai_client = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-    anthropic_client = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
+    theirs: Any = replay.sdk_async if asynchronous else replay.sdk_sync
+    openai_client: Any = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+    anthropic_client: Any = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
     openai_http = openai.DefaultAsyncHttpxClient if asynchronous else openai.DefaultHttpxClient
     anthropic_http = anthropic.DefaultAsyncHttpxClient if asynchronous else anthropic.DefaultHttpxClient
     timeout = replay.TIMEOUT
 
-    class Clients(theirs):  # type: ignore[misc,name-defined]
+    class Clients(theirs):  # type: ignore[misc]
         @staticmethod
         def openai(row: Row, port: int) -> Any:
             url = replay.base(row, port, "/v1")
