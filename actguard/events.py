@@ -343,6 +343,8 @@ class CallEntry(BaseModel):
     """All output tokens."""
     web_searches: int = 0
     """Server-side searches."""
+    reasoning_effort: str | None = None
+    """How hard the model was asked to think; None: the request does not say."""
     cost_cu: int | None = None
     """Cost units of an outside cost; None for a provider call."""
     scope_name: str | None = None

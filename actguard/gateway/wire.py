@@ -148,6 +148,7 @@ def settle_request(reserve_id: str, entries: Sequence[CallEntry]) -> SettleReque
         cache_write_tokens_5m=total("cache_write_tokens_5m") or None,
         cache_write_tokens_1h=total("cache_write_tokens_1h") or None,
         web_search_count=total("web_searches") or None,
+        reasoning_effort=(_text(last.reasoning_effort) if last else "") or None,
     )
 
 

@@ -56,7 +56,7 @@ def _times(charge: Charge, attempts: int) -> Charge:
     )
 
 
-def entry_for(spent: Spent, charge: Charge) -> CallEntry:
+def entry_for(spent: Spent, charge: Charge, reasoning_effort: str | None) -> CallEntry:
     """The entry of a call in the settlement."""
     usage, attempts = spent.usage, spent.attempts
     return CallEntry(
@@ -68,6 +68,7 @@ def entry_for(spent: Spent, charge: Charge) -> CallEntry:
         cache_write_tokens_1h=usage.cache_write_1h_tokens * attempts,
         output_tokens=charge.output_tokens,
         web_searches=usage.web_searches * attempts,
+        reasoning_effort=reasoning_effort,
         scope_name=charge.key.scope_name,
     )
 

@@ -54,6 +54,9 @@ class AnthropicExchange(StainlessExchange):
     def bound(self) -> Bound | None:
         return bound_of(self.given, self.attempts)
 
+    def reasoning_effort(self) -> Any:
+        return field(self.body.get("output_config"), "effort")
+
     def limit_output(self, tokens: int) -> None:
         self.replace_in_body(limit_fields(self.given, tokens))
 

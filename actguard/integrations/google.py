@@ -102,6 +102,11 @@ class GoogleExchange(Exchange):
         whole = merged(self.body, extra_body(self.client, self.args, self.kwargs))
         return bound_of(self.model, whole, self.attempts, output=generates)
 
+    def reasoning_effort(self) -> Any:
+        thinking = (self.body.get("generationConfig") or {}).get("thinkingConfig") or {}
+        level = thinking.get("thinkingLevel", thinking.get("thinking_level"))
+        return level and str(getattr(level, "value", level)).lower()
+
     def limit_output(self, tokens: int) -> None:
         self.args, self.kwargs = with_limit(self.args, self.kwargs, self.body, tokens)
 

@@ -95,6 +95,10 @@ class Exchange(ABC):
         """The most that the call can cost, for scopes with ``enforcement="hard"``; None: nobody knows."""
         return None
 
+    def reasoning_effort(self) -> Any:
+        """How hard the model is asked to think, in the provider's words; no text: the request does not say."""
+        return None
+
     def limit_output(self, tokens: int) -> None:
         """Lower (or set) the request's output limit to ``tokens`` per answer. Only called where `bound` allows it."""
         raise NotImplementedError
@@ -122,6 +126,8 @@ class Call:
     def __init__(self, budget: BudgetGuard, exchange: Exchange, ticket: Ticket) -> None:
         self._exchange = exchange
         self._settlement = Settlement(ticket, budget)
+        if ticket.is_listed:
+            ticket.reasoning_effort = effort_of(exchange)
         if ticket.output_limit is not None:
             try:
                 exchange.limit_output(ticket.output_limit)
@@ -192,6 +198,16 @@ def question(budget: BudgetGuard, exchange: Exchange) -> Asked:
         request, bound = Request(model="unknown", api="unknown"), None
     provider = budget.prices.provider_for_url(exchange.base_url, exchange.provider)
     return Asked(provider, *request, bound, exchange.refusable)
+
+
+def effort_of(exchange: Exchange) -> str | None:
+    """`Exchange.reasoning_effort`, as far as it can be read."""
+    try:
+        effort = exchange.reasoning_effort()
+    except Exception as problem:  # noqa: BLE001  an addition to the settlement, no more
+        report("read a request", exchange.provider, problem)
+        return None
+    return effort if isinstance(effort, str) and effort else None
 
 
 def note_if_billable(open_exchange: OpenExchange, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

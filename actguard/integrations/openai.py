@@ -31,6 +31,7 @@ from actguard.integrations.openai_batches import batch_exchange
 from actguard.integrations.openai_bound import bound_of, limit_fields, other_field
 from actguard.integrations.openai_fetch import FetchExchange, UncountedExchange, UnknownExchange
 from actguard.integrations.openai_request import (
+    asked_effort,
     billed_api,
     fetched_api,
     input_estimate,
@@ -94,6 +95,9 @@ class OpenAIExchange(StainlessExchange):
         if streams and api in ("chat.completions", "completions") and not self.raw:
             self._ask_for_usage()
         return request
+
+    def reasoning_effort(self) -> Any:
+        return asked_effort(self.body)
 
     def resend(self, error: BaseException) -> bool:
         if getattr(error, "status_code", None) not in (400, 422):

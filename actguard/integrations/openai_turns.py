@@ -27,7 +27,7 @@ from actguard.guards.budget import BudgetGuard
 from actguard.integrations.degraded import report
 from actguard.integrations.metering import FREE, Exchange, Outcome, Request, Settlement, question
 from actguard.integrations.openai_bound import LIMIT_FIELDS, bound_of
-from actguard.integrations.openai_request import input_estimate, model_of, output_limit
+from actguard.integrations.openai_request import asked_effort, input_estimate, model_of, output_limit
 from actguard.integrations.openai_streams import OpenAIReader, ResponsesReader
 from actguard.integrations.openai_usage import bill_of, field
 from actguard.integrations.streams import StreamMeter
@@ -75,6 +75,9 @@ class TurnExchange(Exchange):
 
     def bound(self) -> Bound | None:
         return self.conversation.bound(self.event)
+
+    def reasoning_effort(self) -> Any:
+        return asked_effort(self.event)
 
     def limit_output(self, tokens: int) -> None:
         self.conversation.limit(self.event, tokens)
