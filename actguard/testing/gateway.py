@@ -132,6 +132,7 @@ class LoopbackGateway:
         self.requests: list[GatewayRequest] = []
         """Everything received, in order, repetitions included."""
         self.reservations: list[Reservation] = []
+        self._named: dict[str, Reservation] = {}
         self.events: list[dict[str, Any]] = []
         """The envelopes that were accepted, each id once, in the order of their first arrival."""
         self._event_ids: set[str] = set()
@@ -167,10 +168,7 @@ class LoopbackGateway:
 
     def reservation(self, reserve_id: str) -> Reservation:
         """The reservation of this name. Raises: KeyError."""
-        for each in self.reservations:
-            if each.reserve_id == reserve_id:
-                return each
-        raise KeyError(reserve_id)
+        return self._named[reserve_id]
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = WAIT_SECONDS) -> T:
         """Wait until ``predicate()`` is true, asked again after each request; its value. Blocks this thread.
@@ -265,6 +263,7 @@ class LoopbackGateway:
     def _reserve(self, body: Mapping[str, Any]) -> dict[str, Any]:
         reservation = Reservation(f"reserve-{len(self.reservations) + 1}", body)
         self.reservations.append(reservation)
+        self._named[reservation.reserve_id] = reservation
         return {"reserve_id": reservation.reserve_id, "status": "reserved", **self.grants}
 
     def _take(self, events: list[dict[str, Any]]) -> dict[str, Any]:
