@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,7 +50,7 @@ _parents_lives: list[object] = []
 class _Life:
     """Everything that exists between a start of the hub and its stop."""
 
-    def __init__(self, settings: Settings, bus: Bus) -> None:
+    def __init__(self, settings: Settings, bus: Bus, parents: Set[str]) -> None:
         assert settings.gateway_url is not None
         assert settings.api_key is not None
         self.process = os.getpid()
@@ -74,7 +74,7 @@ class _Life:
             failed=lambda failure: bus.degraded(failure.degraded("tariff", INSTEAD, subsystem="budget")),
         )
         self.settlement = Settlement(settings, self.transport, Outbox("settlement", spool=self.spool), bus)
-        self.reservations = Reservations(settings, self.transport, tariff, self.settlement, bus)
+        self.reservations = Reservations(settings, self.transport, tariff, self.settlement, bus, parents)
         events = Outbox("event", spool=self.spool, room=settings.max_queue_events)
         self.exporter = Exporter(settings, self.transport, events, bus.degraded)
 
@@ -128,9 +128,11 @@ class GatewayLink:
 
     def bind(self, hub: Hub) -> None:
         """The hub starts: begin a new life."""
+        parents: Set[str] = frozenset()
         if self._life is not None and self._life.process != os.getpid():
             _parents_lives.append(self._life)
-        self._life = _Life(self._settings, self._bus)
+            parents = self._life.reservations.unsettled
+        self._life = _Life(self._settings, self._bus, parents)
 
     async def live(self) -> None:
         """Deliver until the hub stops."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Set
 
 from actguard.bus import Bus
 from actguard.events import BudgetReserved, Reserved, ReserveRequested, SettleRequested
@@ -43,6 +44,7 @@ class Reservations:
         tariff: TariffSource,
         settlement: Settlement,
         bus: Bus,
+        parents: Set[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._tariff = tariff
@@ -54,8 +56,14 @@ class Reservations:
         self._fails_closed = settings.on_gateway_failure == "closed"
         self._late: dict[str, asyncio.Task[ReserveAnswer]] = {}
         self._granted: set[str] = set()
-        """Scopes that have a reservation which was made here, and not by the process that this one was forked from."""
+        self._parents = parents
+        """Scopes that the process which this one was forked from had reserved, and settles."""
         self._tasks = Tasks()
+
+    @property
+    def unsettled(self) -> Set[str]:
+        """The ids of the scopes that have a reservation, of this process or of the one that it was forked from."""
+        return self._granted | self._parents
 
     async def reserve(self, request: ReserveRequested) -> Reserved:
         """The verdict on the opening of a root.
@@ -104,11 +112,11 @@ class Reservations:
         """
         late = self._late.pop(request.scope_id, None)
         if request.reserve_id is not None:
-            if request.scope_id in self._granted:
+            if request.scope_id in self._parents:
+                self._bus.degraded(_FORKED)
+            else:
                 self._granted.discard(request.scope_id)
                 await self._settlement.settle(request)
-            else:
-                self._bus.degraded(_FORKED)
         elif late is not None:
             self._tasks.spawn(self._settle_late(request, late))
 
