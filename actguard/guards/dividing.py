@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from actguard.guards.bounding import tariff_of
 from actguard.guards.charging import Ticket
-from actguard.guards.statement import Spent
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import NOTHING, ZERO, Hold
@@ -29,23 +28,12 @@ class Part(NamedTuple):
     """What besides the model decides its price."""
 
 
-class PartTicket(Ticket):
-    """A part, whose estimate is priced as the part will be."""
-
-    __slots__ = ("_context",)
-
-    _context: Mapping[str, str]
-
-    def _estimated(self, usage: Usage, attempts: int = 1) -> Spent:
-        return super()._estimated(usage, attempts)._replace(context=self._context)
-
-
 def divided(ticket: Ticket, parts: Iterable[Part]) -> list[Ticket]:
     """A ticket for each part, with what ``ticket`` holds divided among them; it holds nothing itself from then on.
 
     The parts belong to the scope of ``ticket``. None of them is refused: the call that asked for them was admitted.
     """
-    tickets: list[Ticket] = [_ticket_for(ticket, part) for part in parts]
+    tickets = [_ticket_for(ticket, part) for part in parts]
     tree, account = ticket._tree, ticket.account
     with tree.lock:
         ledger.rehold(account, ticket._hold, NOTHING)
@@ -60,7 +48,7 @@ def divided(ticket: Ticket, parts: Iterable[Part]) -> list[Ticket]:
     return tickets
 
 
-def _ticket_for(whole: Ticket, part: Part) -> PartTicket:
+def _ticket_for(whole: Ticket, part: Part) -> Ticket:
     tree, provider = whole._tree, whole.provider
     shared = tree.parts
     output = shared.history.expected(provider, part.model, part.output_limit)
@@ -69,7 +57,7 @@ def _ticket_for(whole: Ticket, part: Part) -> PartTicket:
     usd = shared.prices.price(provider, part.model, estimate, context=part.context) or ZERO
     most = _most(whole, part) if whole._hold.most is not None else None
     expected = Hold(usd, estimate.total_tokens, tree.cost(provider, part.model, estimate, usd), most)
-    ticket = PartTicket(
+    ticket = Ticket(
         tree,
         whole.account,
         provider=provider,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Any
-from weakref import WeakKeyDictionary
 
+from actguard.integrations.per_client import PerClient
 from actguard.locks import SettlingLock
 
 REMEMBERED = 10_000
@@ -44,15 +44,5 @@ class CountedAnswers:
             self._tickets[answer_id] = None
 
 
-_answers: WeakKeyDictionary[Any, CountedAnswers] = WeakKeyDictionary()
-_lock = SettlingLock()
-
-
-def answers_of(budget: Any) -> CountedAnswers:
-    """The counted answers of the client that ``budget`` belongs to."""
-    client = budget.tree.parts.bus
-    with _lock:
-        answers = _answers.get(client)
-        if answers is None:
-            answers = _answers[client] = CountedAnswers()
-        return answers
+answers = PerClient(CountedAnswers)
+"""The counted answers of each client."""

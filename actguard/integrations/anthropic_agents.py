@@ -18,7 +18,7 @@ from actguard.integrations.anthropic_usage import field, price_context, read_usa
 from actguard.integrations.items import meter_items
 from actguard.integrations.metering import FREE, Bill, Bound, Outcome, Request, Settlement
 from actguard.integrations.prompts import estimated_input
-from actguard.integrations.running_totals import RunningTotals, totals_here
+from actguard.integrations.running_totals import RunningTotals, running_totals
 from actguard.integrations.stainless import StainlessExchange, path_of
 from actguard.integrations.streams import StreamMeter, StreamReader
 
@@ -43,7 +43,7 @@ class AgentExchange(StainlessExchange):
         client_class: Any = type(client)
         self.provider = provider_of(client_class)
         self.work_id = work_id
-        self._totals: RunningTotals = totals_here()
+        self._totals: RunningTotals = running_totals.here()
         self._settlement: Settlement | None = None
 
     def answer(self, result: Any, settlement: Settlement) -> Any:

@@ -18,7 +18,7 @@ from actguard.guards.dividing import Part
 from actguard.integrations.anthropic_bound import bound_of
 from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
 from actguard.integrations.anthropic_usage import field, price_context, read_usage
-from actguard.integrations.batches import BATCH_PRICE, Batches, batches_here
+from actguard.integrations.batches import BATCH_PRICE, Batches, batches
 from actguard.integrations.bodies import BodyReader, meter_body, unread
 from actguard.integrations.items import meter_items
 from actguard.integrations.metering import FREE, Bill, Bound, Outcome, Request, Settlement, Unknown
@@ -39,7 +39,7 @@ class BatchExchange(StainlessExchange):
         client_class: Any = type(client)
         self.provider = provider_of(client_class)
         self._settlement: Settlement | None = None
-        self._batches: Batches = batches_here()
+        self._batches: Batches = batches.here()
 
     def answer(self, result: Any, settlement: Settlement) -> Any:
         self._settlement = settlement

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
-from weakref import WeakKeyDictionary
 
-from actguard.context import active_budget
-from actguard.exceptions import BudgetExceededError
 from actguard.guards.charging import Ticket
 from actguard.guards.dividing import Part, divided
 from actguard.integrations.metering import Bill, Unknown
-from actguard.integrations.settlement import Settlement
+from actguard.integrations.per_client import PerClient
+from actguard.integrations.settlement import Settlement, charged_to
 from actguard.locks import SettlingLock
 
 REMEMBERED = 1_000
@@ -62,7 +59,7 @@ class Batches:
             return
         if ticket is None:
             ticket = divided(settlement.ticket, [Part((isinstance(bill, Bill) and bill.model) or "unknown")])[0]
-        settlement.crossed(ticket.charge_estimate() if isinstance(bill, Unknown) else _charged(ticket, bill))
+        settlement.crossed(ticket.charge_estimate() if isinstance(bill, Unknown) else charged_to(ticket, bill))
 
     def whole(self, settlement: Settlement, batch_id: str, bill: Bill) -> None:
         """What all its requests did cost together is known before their results: charge that, once."""
@@ -75,7 +72,7 @@ class Batches:
         if counted:
             return
         payer = tickets[0] if tickets else divided(settlement.ticket, [Part(bill.model or "unknown")])[0]
-        settlement.crossed(_charged(payer, bill))
+        settlement.crossed(charged_to(payer, bill))
         for ticket in gone:
             ticket.release()
 
@@ -113,24 +110,5 @@ def _is_counted(batch: dict[str, Ticket | None]) -> None:
     batch[WHOLE] = None
 
 
-def _charged(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:
-    return ticket.charge(
-        bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
-    )
-
-
-_batches: WeakKeyDictionary[Any, Batches] = WeakKeyDictionary()
-_lock = SettlingLock()
-
-
-def batches_here() -> Batches:
-    """The batches of the client whose budget scope is active; where none is, nobody's."""
-    budget = active_budget()
-    if budget is None:
-        return Batches()
-    client = budget.tree.parts.bus
-    with _lock:
-        batches = _batches.get(client)
-        if batches is None:
-            batches = _batches[client] = Batches()
-        return batches
+batches = PerClient(Batches)
+"""The batches of each client."""

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from actguard.guards.dividing import Part
-from actguard.integrations.batches import BATCH_PRICE, Batches, batches_here
+from actguard.integrations.batches import BATCH_PRICE, Batches, batches
 from actguard.integrations.google_bound import bound_of
 from actguard.integrations.google_conversion import conversion_takes
 from actguard.integrations.google_failures import outcome_of
@@ -38,7 +38,7 @@ class GoogleBatch(Exchange):
 
     def __init__(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(client, args, kwargs)
-        self._batches: Batches = batches_here()
+        self._batches: Batches = batches.here()
 
 
 class SubmittedBatch(GoogleBatch):

@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from actguard.context import active_budget
 from actguard.guards.bounding import Bound
 from actguard.guards.dividing import Part
-from actguard.integrations.batches import BATCH_PRICE, batches_here
+from actguard.integrations.batches import BATCH_PRICE, batches
 from actguard.integrations.bodies import BodyReader, meter_body, unread
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.metering import Bill, Outcome, Request, Settlement, Unknown
@@ -148,7 +148,7 @@ class BatchExchange(FetchExchange):
     def answer(self, result: Any, settlement: Settlement) -> Any:
         batch_id, known = field(_answer_of(result), "id"), self._input
         if isinstance(batch_id, str) and known is not None:
-            batches_here().submitted(settlement, batch_id, known.parts)
+            batches.here().submitted(settlement, batch_id, known.parts)
         else:
             settlement.release()
         return result
@@ -162,7 +162,7 @@ class BatchFetch(FetchExchange):
         data = field(answer, "data")
         if isinstance(data, list):  # which lists everybody's
             for batch in data:
-                self._see(batch, settlement, batches_here().knows(str(field(batch, "id"))))
+                self._see(batch, settlement, batches.here().knows(str(field(batch, "id"))))
         else:
             self._see(answer, settlement, ours=True)
         settlement.release()
@@ -180,13 +180,13 @@ class BatchFetch(FetchExchange):
         if bill is not None and not bill.usage.is_zero:
             self._charge_whole(batch_id, bill, settlement)
         elif not isinstance(output, str):
-            batches_here().came_to_nothing(batch_id)
+            batches.here().came_to_nothing(batch_id)
 
     def _charge_whole(self, batch_id: str, bill: Bill, settlement: Settlement) -> None:
-        batches = batches_here()
-        model = bill.model or batches.model_of(batch_id)
+        seen = batches.here()
+        model = bill.model or seen.model_of(batch_id)
         if model is not None and not _rises_with_size(settlement.provider, model):
-            batches.whole(settlement, batch_id, bill)
+            seen.whole(settlement, batch_id, bill)
 
 
 class ResultsExchange(FetchExchange):
@@ -211,11 +211,11 @@ class ResultsExchange(FetchExchange):
             report("read the results of a batch", self.provider, ValueError("too long"), NOT_COUNTED)
             return
         file_id = path_file_id(self.api)
-        batches = batches_here()
+        seen = batches.here()
         batch_id = _outputs.get((self.base_url or "", file_id)) or file_id
         for name, bill in results(content):
-            batches.result(settlement, batch_id, name, bill)
-        batches.came_to_nothing(batch_id)  # what has no result was not billed
+            seen.result(settlement, batch_id, name, bill)
+        seen.came_to_nothing(batch_id)  # what has no result was not billed
 
 
 class _ResultsReader(BodyReader):

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
 
-from actguard.context import active_budget
 from actguard.guards.charging import Ticket
 from actguard.guards.dividing import Part, divided
+from actguard.integrations.per_client import PerClient
 from actguard.integrations.settlement import Settlement
 from actguard.locks import SettlingLock
 from actguard.money.usage import Usage
@@ -115,18 +113,5 @@ def _increase(charged: Usage, known: Usage) -> Usage:
     )
 
 
-_totals: WeakKeyDictionary[Any, RunningTotals] = WeakKeyDictionary()
-_lock = SettlingLock()
-
-
-def totals_here() -> RunningTotals:
-    """Those of the client whose budget scope is active; where none is, nobody's."""
-    budget = active_budget()
-    if budget is None:
-        return RunningTotals()
-    client = budget.tree.parts.bus
-    with _lock:
-        totals = _totals.get(client)
-        if totals is None:
-            totals = _totals[client] = RunningTotals()
-        return totals
+running_totals = PerClient(RunningTotals)
+"""The work at the provider that each client has seen."""

@@ -9,7 +9,7 @@ from actguard.exceptions import BudgetExceededError
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import STANDARD, PriceContext, Ticket
 from actguard.guards.dividing import Part, divided
-from actguard.integrations.answers import answers_of
+from actguard.integrations.answers import answers
 from actguard.money.usage import Usage
 
 
@@ -101,28 +101,28 @@ class Settlement:
         if bill.id is not None:
             self._charge_once(bill, bill.id)
         else:
-            self._error = _charged(self._ticket, bill) or self._error
+            self._error = charged_to(self._ticket, bill) or self._error
         for other in bill.others:
             ticket = divided(self._ticket, [Part(other.model or "unknown")])[0]
-            self._error = _charged(ticket, other) or self._error
+            self._error = charged_to(ticket, other) or self._error
 
     def _charge_once(self, bill: Bill, answer_id: str) -> None:
         """Charge the ticket that claimed this answer first, if it is not counted already."""
-        answers = answers_of(self._budget)
-        ticket = answers.claim(answer_id, self._ticket)
+        seen = answers.of(self._budget)
+        ticket = seen.claim(answer_id, self._ticket)
         left = ticket is not None and (ticket.came_to_nothing or (ticket.closed and not ticket.settled))
         if ticket is not None and ticket is not self._ticket and left:
             ticket.release()  # its root was left before the answer was fetched: who fetches it pays, instead of it
-            answers.pass_on(answer_id, self._ticket)
+            seen.pass_on(answer_id, self._ticket)
             ticket = self._ticket
         if ticket is not self._ticket:
             self._ticket.release()
         if ticket is None:
             return
         self._ticket = ticket
-        self._error = _charged(ticket, bill) or self._error
+        self._error = charged_to(ticket, bill) or self._error
         if not bill.estimated:
-            answers.counted(answer_id)
+            seen.counted(answer_id)
 
     def unknown(self, attempts: int = 1) -> None:
         """The call was sent and nobody can say what it used: charge the estimate, once per attempt."""
@@ -141,7 +141,7 @@ class Settlement:
 
         The hold stays until then, and becomes an estimated charge when the scope ends first.
         """
-        ticket = answers_of(self._budget).claim(answer_id, self._ticket)
+        ticket = answers.of(self._budget).claim(answer_id, self._ticket)
         if ticket is not self._ticket:
             self._ticket.release()
 
@@ -178,7 +178,8 @@ class Settlement:
         return error
 
 
-def _charged(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:
+def charged_to(ticket: Ticket, bill: Bill) -> BudgetExceededError | None:
+    """Charge ``bill`` to ``ticket``; the crossing to raise, if there is one."""
     return ticket.charge(
         bill.usage, provider=bill.provider, model=bill.model, context=bill.context, estimated=bill.estimated
     )
