@@ -210,7 +210,10 @@ class Desk:
         in_money = any(
             p.hard and (p.limits.usd is not None or p.limits.cost is not None) for p in self._account.chain()
         )
-        if rates is None and in_money:
+        why = "nothing is known about its cost" if asked.bound is None else asked.bound.unbounded
+        if rates is None and in_money and model == "unknown":
+            why = why or "it shows no model"
+        elif rates is None and in_money:
             if self._manners.allow_unbounded:
                 return None
             raise GuardError(
@@ -220,13 +223,13 @@ class Desk:
                 details={"provider": provider, "model": model},
                 fix_hint="Use another model.",
             )
-        why = "nothing is known about its cost" if asked.bound is None else asked.bound.unbounded
         if why is not None:
             if self._manners.allow_unbounded:
                 return None
+            of_model = "" if model == "unknown" else f" of {quoted(model)}"
             raise GuardError(
                 "UNBOUNDED_CALL",
-                f"A hard limit cannot hold for this call of {quoted(model)}: {why}. Change the request, or set "
+                f"A hard limit cannot hold for this call{of_model}: {why}. Change the request, or set "
                 "allow_unbounded=True to admit such calls as a soft limit does.",
                 details={"provider": provider, "model": model, "reason": why},
                 fix_hint="Send everything in the request itself, without server-side tools or stored content.",

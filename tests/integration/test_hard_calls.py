@@ -307,6 +307,16 @@ async def test_what_cannot_be_bounded_is_refused_with_the_reason(provider: Loopb
     assert not provider.requests
 
 
+async def test_a_call_that_shows_no_model_is_refused_for_what_it_is(provider: LoopbackProvider) -> None:
+    client = provider.openai()
+    with spending(usd_limit="0.004", **HARD):
+        with pytest.raises(GuardError, match="this call: its input file was not uploaded"):
+            client.batches.create(input_file_id="file-x", endpoint="/v1/chat/completions", completion_window="24h")
+        with pytest.raises(GuardError, match="this call: it shows no model"):
+            client.post("/chat/completions", cast_to=dict, body={"messages": []})
+    assert not provider.requests
+
+
 async def test_unbounded_calls_can_be_allowed(provider: LoopbackProvider) -> None:
     provider.script(Answer(text="Hi"))
     with spending(usd_limit="0.004", allow_unbounded=True, **HARD) as budget:
