@@ -18,7 +18,7 @@ from actguard.guards.dividing import Part
 from actguard.integrations.anthropic_bound import bound_of
 from actguard.integrations.anthropic_request import estimate_of, output_limit_of, provider_of
 from actguard.integrations.anthropic_usage import field, price_context, read_usage
-from actguard.integrations.batches import BATCH_PRICE, Batches, batches
+from actguard.integrations.batches import BATCH_PRICE, Batches, batches, request_of
 from actguard.integrations.bodies import BodyReader, meter_body, unread
 from actguard.integrations.items import meter_items
 from actguard.integrations.metering import FREE, Bill, Bound, Outcome, Request, Settlement, Unknown
@@ -74,14 +74,7 @@ class SubmittedBatch(BatchExchange):
         return [each for each in requests or () if isinstance(each, Mapping)]
 
     def request(self) -> Request:
-        parts = list(self.parts.values())
-        limits = [part.output_limit for part in parts]
-        return Request(
-            model=parts[0].model if parts else "unknown",
-            api=API,
-            estimate=sum((part.estimate for part in parts), Usage()),
-            output_limit=None if None in limits else sum(limit or 0 for limit in limits),
-        )
+        return request_of(self.parts.values(), API, "unknown")
 
     def bound(self) -> Bound | None:
         if len({part.model for part in self.parts.values()}) > 1:
@@ -146,7 +139,8 @@ class BatchResults(BatchStatus):
             meter_body(response, LinesBodyReader(response, self.reader()), settlement, result)
         else:
             for line in () if response is None else response.content.splitlines():
-                self.read(from_json(line))
+                if line.strip():
+                    self.read(from_json(line))
             settlement.release()
         return result
 

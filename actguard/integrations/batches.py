@@ -8,14 +8,15 @@ when the batch was submitted elsewhere, to the scope that reads it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from actguard.guards.charging import Ticket
 from actguard.guards.dividing import Part, divided
 from actguard.integrations.metering import Bill, Unknown
 from actguard.integrations.per_client import PerClient
-from actguard.integrations.settlement import Settlement, charged_to
+from actguard.integrations.settlement import Request, Settlement, charged_to
 from actguard.locks import SettlingLock
+from actguard.money.usage import Usage
 
 REMEMBERED = 1_000
 """How many batches a client remembers; the oldest are forgotten first."""
@@ -23,6 +24,17 @@ WHOLE = ""
 """In the place of a request: the batch was charged as a whole."""
 BATCH_PRICE: Mapping[str, str] = {"processing": "batch"}
 """The price context of what runs in a batch."""
+
+
+def request_of(parts: Collection[Part], api: str, model: str) -> Request:
+    """What submitting a batch says about its cost: that of all its requests."""
+    limits = [part.output_limit for part in parts if part.output_limit is not None]
+    return Request(
+        model=next((part.model for part in parts), model),
+        api=api,
+        estimate=Usage(uncached_input_tokens=sum(part.estimate.input_tokens for part in parts)),
+        output_limit=sum(limits) if len(limits) == len(parts) else None,
+    )
 
 
 class Batches:

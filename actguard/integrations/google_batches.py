@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from actguard.guards.dividing import Part
-from actguard.integrations.batches import BATCH_PRICE, Batches, batches
+from actguard.integrations.batches import BATCH_PRICE, Batches, batches, request_of
 from actguard.integrations.google_bound import bound_of
 from actguard.integrations.google_conversion import conversion_takes
 from actguard.integrations.google_failures import outcome_of
@@ -76,13 +76,7 @@ class SubmittedBatch(GoogleBatch):
         }
 
     def request(self) -> Request:
-        limits = [part.output_limit for part in self.parts.values()]
-        return Request(
-            model=self.model,
-            api=API,
-            estimate=sum((part.estimate for part in self.parts.values()), Usage()),
-            output_limit=None if None in limits else sum(limit or 0 for limit in limits),
-        )
+        return request_of(self.parts.values(), API, self.model)
 
     def bound(self) -> Bound | None:
         if self._requests is None:

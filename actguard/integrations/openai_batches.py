@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from actguard.context import active_budget
 from actguard.guards.bounding import Bound
 from actguard.guards.dividing import Part
-from actguard.integrations.batches import BATCH_PRICE, batches
+from actguard.integrations.batches import BATCH_PRICE, batches, request_of
 from actguard.integrations.bodies import BodyReader, meter_body, unread
 from actguard.integrations.degraded import NOT_COUNTED, report
 from actguard.integrations.metering import Bill, Outcome, Request, Settlement, Unknown
@@ -124,13 +124,7 @@ class BatchExchange(FetchExchange):
 
     def request(self) -> Request:
         known = self._input
-        if known is None or not known.parts:
-            return Request(model=model_of("batches", self.body), api="batches", output_limit=0)
-        parts = list(known.parts.values())
-        estimate = Usage(uncached_input_tokens=sum(part.estimate.input_tokens for part in parts))
-        limits = [part.output_limit for part in parts if part.output_limit is not None]
-        limit = sum(limits) if len(limits) == len(parts) else None
-        return Request(model=parts[0].model, api="batches", estimate=estimate, output_limit=limit)
+        return request_of(() if known is None else known.parts.values(), "batches", model_of("batches", self.body))
 
     def bound(self) -> Bound:
         known = self._input

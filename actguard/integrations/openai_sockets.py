@@ -18,20 +18,15 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from actguard.context import Process, active_budget, note_uncounted_call
+from actguard.context import active_budget
 from actguard.exceptions import ActGuardError, BudgetExceededError
 from actguard.guards.budget import BudgetGuard
 from actguard.integrations.degraded import NOT_COUNTED, report
-from actguard.integrations.metering import Call, Switch, question
+from actguard.integrations.metering import Switch, question
 from actguard.integrations.openai_live import TimedConversation
 from actguard.integrations.openai_realtime_turns import RealtimeConversation
-from actguard.integrations.openai_turns import (
-    Conversation,
-    TurnExchange,
-    parsed,
-    read,
-    written,
-)
+from actguard.integrations.openai_socket_meter import SocketMeter, is_closed, written
+from actguard.integrations.openai_turns import Conversation, TurnExchange
 from actguard.integrations.patching import Target, TargetsOf
 from actguard.scope import step
 
@@ -45,87 +40,6 @@ _CONVERSATIONS: Mapping[str, type[Conversation]] = {
 _UNCOUNTED = {"SidebandConnection": "live sessions held elsewhere"}
 _METER = "actguard_meter"
 _attaching = threading.Lock()
-
-
-class SocketMeter:
-    """One connection between the SDK and its conversation. Its lock is held only while nothing waits."""
-
-    def __init__(self, conversation: Conversation | None, uncounted: str | None, provider: str) -> None:
-        self.conversation = conversation
-        self.uncounted = uncounted
-        self.provider = provider
-        self.quiet = False
-        """Somebody else receives for the one who sends: a crossing is not raised there, it refuses the next request."""
-        self.lock = threading.RLock()
-
-    def sending(self, message: object, budget: BudgetGuard | None) -> TurnExchange | None:
-        """A message will be sent: an exchange when it has to be admitted.
-
-        Raises:
-            GuardError: it cannot be counted, and the scope needs to know what it costs.
-        """
-        conversation = self.conversation
-        if conversation is None:
-            if budget is not None and self.uncounted is not None:
-                budget.note_uncounted(self.provider, self.uncounted)
-            return None
-        with self.lock:
-            if budget is not None:
-                conversation.budget = budget
-            try:
-                event = parsed(message)
-                exchange = conversation.sending(event) if event else None
-            except Exception as problem:  # noqa: BLE001  a message that cannot be read is the SDK's to judge
-                report("read a message", self.provider, problem, NOT_COUNTED)
-                return None
-            if exchange is not None and budget is None:
-                conversation.budget = None
-                if Process.open_roots:
-                    note_uncounted_call(self.provider)
-                return None
-            return exchange
-
-    def admitted(self, budget: BudgetGuard, exchange: TurnExchange, ticket: Any) -> Call:
-        """The call was admitted: from now on its answer may arrive."""
-        with self.lock:
-            call = Call(budget, exchange, ticket)
-            call.answered(None)
-            return call
-
-    def failed(self, call: Call, error: BaseException) -> None:
-        """It was not sent."""
-        with self.lock:
-            call.failed(error)
-
-    def received(self, message: object) -> Mapping[str, Any] | None:
-        """A message has arrived; what to send in turn, see `Conversation.received`."""
-        if self.conversation is None:
-            return None
-        with self.lock:
-            return read(self.conversation, message)
-
-    def due(self) -> BudgetExceededError | None:
-        """The crossing to raise before the next message is waited for: all answers on their way have arrived."""
-        conversation = self.conversation
-        if conversation is None or conversation.due is None:
-            return None
-        with self.lock:
-            if conversation.busy:
-                return None
-            error, conversation.due = conversation.due, None
-            return None if self.quiet else error
-
-    def could_not_stop(self, problem: Exception) -> None:
-        """An answer that reached a limit could not be stopped; that a connection has ended already is no problem."""
-        if not (isinstance(problem, OSError) or _is_closed(problem)):
-            report("stop an answer", self.provider, problem)
-
-    def closed(self) -> BudgetExceededError | None:
-        """The connection has ended; the crossing to raise, if one is left."""
-        if self.conversation is None:
-            return None
-        with self.lock:
-            return self.conversation.closed()
 
 
 def attach(connection: Any, switch: Switch) -> None:
@@ -279,13 +193,9 @@ def _message(exchange: TurnExchange, message: Any) -> Any:
 
 def _at_end(meter: SocketMeter, ended: Exception) -> BudgetExceededError | None:
     """The crossing to raise where receiving raised ``ended``, when that is the connection's end and one is left."""
-    if _is_closed(ended):
+    if is_closed(ended):
         return meter.closed()
     return None  # a timeout: the connection goes on
-
-
-def _is_closed(error: Exception) -> bool:
-    return any(kind.__name__ == "ConnectionClosed" for kind in type(error).__mro__)
 
 
 def attaching(original: Callable[..., Any], switch: Switch) -> Callable[..., Any]:

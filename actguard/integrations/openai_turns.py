@@ -14,17 +14,13 @@ session says that there will be none. The transcription of that audio is a call 
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from actguard.exceptions import BudgetExceededError
 from actguard.guards.bounding import Bound
 from actguard.guards.budget import BudgetGuard
-from actguard.integrations.degraded import report
 from actguard.integrations.metering import FREE, Exchange, Outcome, Request, Settlement, question
 from actguard.integrations.openai_bound import LIMIT_FIELDS, bound_of
 from actguard.integrations.openai_request import asked_effort, input_estimate, model_of, output_limit
@@ -290,29 +286,3 @@ class _Unasked(TurnExchange):
 
     def request(self) -> Request:
         return Request(model=self.event["model"] or "unknown", api=self.conversation.api, stream=True)
-
-
-def parsed(message: object) -> dict[str, Any]:
-    """The event in a message; an empty one when it is none."""
-    if not isinstance(message, str | bytes | bytearray):
-        return {}
-    try:
-        event = from_json(message)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def written(event: Mapping[str, Any]) -> str:
-    """The message that an event is sent as."""
-    return json.dumps(event)
-
-
-def read(conversation: Conversation, message: object) -> Mapping[str, Any] | None:
-    """`Conversation.received`, for whatever arrives: our reading never breaks the connection."""
-    try:
-        event = parsed(message)
-        return conversation.received(event) if event else None
-    except Exception as problem:  # noqa: BLE001  the message is delivered whatever our reading does
-        report("read a message", conversation.provider, problem)
-        return None
