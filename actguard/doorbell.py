@@ -11,17 +11,16 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 
-PER_ROUND = 8
-"""Callbacks in one round of the loop: about a millisecond's worth."""
-
 
 class Doorbell:
     """Runs callbacks on an asyncio loop, in the order they are sent, each in a context of its own: the sender's would
-    say that this is the sender's run, and the sender's kind of event loop.
+    say that this is the sender's run, and the sender's kind of event loop. At most ``per_round`` of them run in one
+    round of the loop.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, per_round: int) -> None:
         self._loop = loop
+        self._per_round = per_round
         self._waiting: deque[Callable[[], object]] = deque()
         self._rung = False
 
@@ -44,7 +43,7 @@ class Doorbell:
     def _answer(self) -> None:
         # Cleared before reading: what comes in from now on rings anew, what came earlier is read below.
         self._rung = False
-        for _ in range(min(len(self._waiting), PER_ROUND)):
+        for _ in range(min(len(self._waiting), self._per_round)):
             self._run(self._waiting.popleft())
         if self._waiting and not self._rung:
             self._rung = True

@@ -22,6 +22,10 @@ from actguard.locks import SettlingLock
 
 START_TIMEOUT_S = 10.0
 """A thread that has not come up after this long never will."""
+PER_ROUND = 64
+"""Callbacks in one round of the loop: more would keep the interpreter from the callers' threads for long, and with
+fewer, hundreds who ask at once get their answers later.
+"""
 
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
 _parents_loops: list[object] = []
@@ -165,7 +169,7 @@ class Hub:
         for resident in self._residents:
             resident.bind(self)
             self._spawn(resident.live)
-        self._bell = bell = Doorbell(loop)
+        self._bell = bell = Doorbell(loop, per_round=PER_ROUND)
         self._loop = loop
         ready.set()
         try:

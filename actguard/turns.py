@@ -13,8 +13,8 @@ from anyio.lowlevel import current_token
 
 from actguard.scope import CallSoon, call_soon_here, on_asyncio
 
-PER_ROUND = 8
-"""How many may begin in one round of an event loop: about a millisecond's worth."""
+PER_ROUND = 16
+"""How many may begin in one round of an event loop: one to two milliseconds' worth."""
 
 
 class _Loop:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from actguard.doorbell import PER_ROUND, Doorbell
+from actguard.doorbell import Doorbell
+
+PER_ROUND = 5
 
 
 async def test_what_many_threads_send_is_run_in_the_order_of_each() -> None:
-    bell, seen = Doorbell(asyncio.get_running_loop()), list[tuple[int, int]]()
+    bell, seen = Doorbell(asyncio.get_running_loop(), per_round=PER_ROUND), list[tuple[int, int]]()
     complete = asyncio.Event()
 
     def note(thread: int, number: int) -> None:
@@ -36,7 +38,7 @@ async def test_what_many_threads_send_is_run_in_the_order_of_each() -> None:
 
 
 async def test_a_round_of_the_loop_runs_a_bounded_part() -> None:
-    bell, done, others = Doorbell(asyncio.get_running_loop()), list[int](), list[int]()
+    bell, done, others = Doorbell(asyncio.get_running_loop(), per_round=PER_ROUND), list[int](), list[int]()
     for number in range(3 * PER_ROUND):
         bell.send(partial(done.append, number))
     while len(done) < 3 * PER_ROUND:
@@ -48,7 +50,7 @@ async def test_a_round_of_the_loop_runs_a_bounded_part() -> None:
 async def test_a_callback_that_fails_is_reported_and_does_not_stop_the_next() -> None:
     loop, reported, ran = asyncio.get_running_loop(), list[dict[str, Any]](), asyncio.Event()
     loop.set_exception_handler(lambda _, context: reported.append(context))
-    bell = Doorbell(loop)
+    bell = Doorbell(loop, per_round=PER_ROUND)
 
     def fail() -> None:
         raise KeyError("a bug")
@@ -63,7 +65,7 @@ async def test_a_callback_that_fails_is_reported_and_does_not_stop_the_next() ->
 async def test_callbacks_know_nothing_of_their_sender() -> None:
     run: ContextVar[str] = ContextVar("run", default="none")
     run.set("the sender's")
-    bell, seen, ran = Doorbell(asyncio.get_running_loop()), list[str](), asyncio.Event()
+    bell, seen, ran = Doorbell(asyncio.get_running_loop(), per_round=PER_ROUND), list[str](), asyncio.Event()
     bell.send(lambda: seen.append(run.get()))
     bell.send(ran.set)
     async with asyncio.timeout(30):
@@ -73,7 +75,7 @@ async def test_callbacks_know_nothing_of_their_sender() -> None:
 
 def test_nothing_can_be_sent_to_a_loop_that_is_closed() -> None:
     loop = asyncio.new_event_loop()
-    bell = Doorbell(loop)
+    bell = Doorbell(loop, per_round=PER_ROUND)
     loop.close()
     with pytest.raises(RuntimeError):
         bell.send(lambda: None)
