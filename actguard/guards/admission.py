@@ -1,12 +1,14 @@
 """Admission: whether a provider call may be sent, and what is held for it until its cost is known.
 
 A soft scope refuses when what is used and held by others has reached a limit: the call's own hold does not refuse it,
-so concurrent calls together overshoot by about one call's cost. A hard scope holds the most that the call can cost, and
-lowers the call's output limit until that fits: used and held together never exceed the limit.
+so concurrent calls together overshoot by about one call's cost. What is held for a model that has hardly answered yet
+is a guess, and no reason to refuse: calls wait for the first answers. A hard scope holds the most that the call can
+cost, and lowers the call's output limit until that fits: used and held together never exceed the limit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import NamedTuple
 
 from anyio import get_current_task
 
+from actguard import clock
 from actguard.context import current_tool
 from actguard.exceptions import BudgetExceededError, GuardError, quoted
 from actguard.guards.bounding import UNLIMITED, Bound, Ceiling, Tariff, fits, tariff_of
@@ -24,7 +27,10 @@ from actguard.money.output_limits import largest_output
 from actguard.money.usage import Usage
 from actguard.rules import ledger
 from actguard.rules.ledger import EXACT, NOTHING, ZERO, Account, Full, Hold, LimitType
-from actguard.scope import Reply
+from actguard.scope import Reply, on_event_loop
+
+LONGEST_WAIT_FOR_A_GUESS_S = 30.0
+"""Calls that refuse others by a mere guess of what they cost are waited for this long, unless a scope always waits."""
 
 
 class Asked(NamedTuple):
@@ -117,28 +123,45 @@ class Desk:
             raise self._error(decision)
         return decision
 
+    def admit_at_once(self, asked: Asked) -> Ticket | None:
+        """The same; None where a ticket is worth waiting for: with `admit_in_turn`."""
+        if self._manners.waits or self._account in self._tree.queues:
+            return None
+        decision = self._decide(asked)
+        if isinstance(decision, Ticket):
+            return decision
+        if self._is_guessed(decision):
+            return None
+        raise self._error(decision)
+
     async def admit_in_turn(self, asked: Asked) -> Ticket:
-        """The same, waiting while only other calls' holds are in the way: first come, first served.
+        """The same as `admit`, waiting while only other calls' holds are in the way: first come, first served.
 
         Refused, too, when all of those are calls of tasks or threads that wait themselves (streams that they are
-        reading), this one or others: they cannot end meanwhile.
+        reading), this one or others: they cannot end meanwhile. A scope that does not wait otherwise waits for guesses
+        only, never for longer than `LONGEST_WAIT_FOR_A_GUESS_S`, and never where that would block an event loop.
         """
+        waits = self._manners.waits
+        if not waits and Reply.blocks_here() and on_event_loop():
+            return self.admit(asked)
+        deadline = None if waits else clock.monotonic() + LONGEST_WAIT_FOR_A_GUESS_S
         me, queues = Waiter(_asker()), self._tree.queues
         with self._tree.lock:
             queue = queues.setdefault(self._account, deque())
             queue.append(me)
-        if queue[0] is not me and self._nothing_ends():
+        if queue[0] is not me and (not waits or self._nothing_ends()):
             self._tree.room_came_back()  # who waited for a call of this task is now to hear that it does not end
         try:
             while True:
-                if queue[0] is me:
-                    decision = self._decide(asked)
+                left = None if deadline is None else deadline - clock.monotonic()
+                if queue[0] is me or (left is not None and left <= 0):
+                    decision = self._decide(asked, me.asker)
                     if isinstance(decision, Ticket):
-                        decision.asker = me.asker
                         return decision
-                    if not decision.for_now or self._nothing_ends():
+                    if not self._is_worth_waiting(decision, left):
                         raise self._error(decision)
-                await me.bell.wait()
+                with contextlib.suppress(TimeoutError):
+                    await me.bell.wait(left)
                 me.bell = Reply()
         finally:
             with self._tree.lock:
@@ -147,15 +170,36 @@ class Desk:
                     del queues[self._account]
             self._tree.room_came_back()  # whoever is first now looks again
 
+    def _is_worth_waiting(self, refusal: Refusal, left: float | None) -> bool:
+        if self._manners.waits:
+            return refusal.for_now and not self._nothing_ends()
+        return left is not None and left > 0 and self._is_guessed(refusal)
+
     def _nothing_ends(self) -> bool:
         """True when every call under way is one of a task or thread that waits for room, and none is to look again."""
         with self._tree.lock:
-            waiting = {w.asker for queue in self._tree.queues.values() for w in queue if not w.bell.done}
+            waiting = self._waiting()
             return all(getattr(call, "asker", None) in waiting for call in self._tree.open_calls)
+
+    def _is_guessed(self, refusal: Refusal) -> bool:
+        """True when a guess of what another call costs is in the way, and that call can end meanwhile."""
+        full = refusal.full.account
+        if not refusal.for_now or full.hard:
+            return False
+        with self._tree.lock:
+            waiting = {None, *self._waiting()}
+            return any(
+                getattr(call, "asker", None) not in waiting and full in call.account.chain()
+                for call in self._tree.open_calls
+            )
+
+    def _waiting(self) -> set[object]:
+        """Who waits for room and has not been told to look again. Called under the lock."""
+        return {w.asker for queue in self._tree.queues.values() for w in queue if not w.bell.done}
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _decide(self, asked: Asked) -> Ticket | Refusal:
+    def _decide(self, asked: Asked, asker: object = None) -> Ticket | Refusal:
         parts, tree, account = self._parts, self._tree, self._account
         provider, model = asked.provider, asked.model
         if asked.refusable:
@@ -167,6 +211,8 @@ class Desk:
         cost = tree.cost(provider, model, estimate, usd) if self._in_cost else 0
         soft = Hold(usd, estimate.total_tokens, cost)
         tariff = self._tariff(asked) if self.hard else None
+        if asker is None and limit is None and not parts.history.knows(provider, model):
+            asker = _asker()
         with tree.lock:
             refusal = _full(account)
             terms: Terms | Refusal | None = refusal
@@ -193,6 +239,7 @@ class Desk:
                 scope_name=self._name,
                 tool_name=current_tool.get(),
             )
+            ticket.asker = asker
             ledger.rehold(account, NOTHING, hold)
             tree.open_calls.add(ticket)
         return ticket
@@ -269,8 +316,8 @@ class Desk:
 
 
 def _asker() -> object:
-    """Who is asking here: the task of the event loop, or, in a plain ``with`` or call, the thread."""
-    if Reply.blocks_here():
+    """Who is asking here: the task of the event loop, or, where none runs or is stepped over, the thread."""
+    if Reply.blocks_here() or not on_event_loop():
         return "thread", threading.get_ident()
     return "task", get_current_task().id
 

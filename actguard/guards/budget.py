@@ -357,8 +357,20 @@ class BudgetGuard(BudgetFigures, Scope["BudgetGuard"]):
             raise
         return ticket
 
+    def admit_at_once(self, asked: Asked) -> Ticket | None:
+        """The same as `admit`; None where a ticket is worth waiting for: with `admit_in_turn`."""
+        if self.tree.closed:
+            note_late_spending(self._parts.bus, self.tree)
+        try:
+            ticket: Ticket | None = self._desk.admit_at_once(asked)
+        except GuardError as refusal:
+            self._announce(refusal)
+            raise
+        return ticket
+
     async def admit_in_turn(self, asked: Asked) -> Ticket:
-        """The same as `admit`, for a scope that `waits`: while only other calls' holds are in the way, it waits."""
+        """The same as `admit`, waiting while only other calls' holds are in the way that a scope like this waits for:
+        all with ``on_full="wait"``, else those that are guesses."""
         if self.tree.closed:
             note_late_spending(self._parts.bus, self.tree)
         try:

@@ -234,7 +234,7 @@ def sync_hook(original: Callable[..., Any], open_exchange: OpenExchange, switch:
         if not budget.ready:
             budget.wait_ready()
         asked = question(budget, exchange)
-        ticket = step(budget.admit_in_turn(asked)) if budget.waits else budget.admit(asked)
+        ticket = budget.admit_at_once(asked) or step(budget.admit_in_turn(asked))
         call = Call(budget, exchange, ticket)
         while True:
             token = under_way.set(exchange)
@@ -267,7 +267,7 @@ def async_hook(
         if not budget.ready:
             await budget.await_ready()
         asked = question(budget, exchange)
-        ticket = await budget.admit_in_turn(asked) if budget.waits else budget.admit(asked)
+        ticket = budget.admit_at_once(asked) or await budget.admit_in_turn(asked)
         call = Call(budget, exchange, ticket)
         while True:
             token = under_way.set(exchange)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from actguard.money.output_limits import usual_output
+from actguard.money.output_limits import USUAL_OUTPUT
 
 FADING = 0.01
 """How much of the way from its peak to the newest answer an expectation goes down when calls come one by one."""
@@ -39,14 +39,19 @@ class OutputHistory:
         faded = tokens + FADING * part * (output_tokens - tokens)
         self._peaks[key] = _Peak(max(output_tokens, faded), answers + part)
 
+    def knows(self, provider: str, model: str) -> bool:
+        """True once ``model`` has answered often enough for what is expected of it to be more than a guess."""
+        peak = self._peaks.get((provider, model))
+        return peak is not None and peak.answers >= TRUSTED
+
     def expected(self, provider: str, model: str, limit: int | None = None) -> int:
         """The output tokens to expect of the next call: the recent peak, at most the request's own ``limit``.
 
-        A model that has hardly answered yet is expected to use the whole limit, or, without one, as much as models
-        of its kind usually do at the most.
+        A model that has hardly answered yet is expected to use the whole limit, or, without one, as much as long
+        answers do: a guess that holds others up, but refuses none (see `actguard.guards.admission`).
         """
         tokens, answers = self._peaks.get((provider, model), _Peak())
         expected = int(tokens) + 1
         if answers < TRUSTED:
-            expected = max(expected, usual_output(model) if limit is None else limit)
+            expected = max(expected, USUAL_OUTPUT if limit is None else limit)
         return expected if limit is None else min(expected, limit)

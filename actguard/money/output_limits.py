@@ -37,15 +37,5 @@ def largest_output(model: str) -> int:
     return next((limit for pattern, limit in _BY_MODEL if pattern.search(name)), ACCEPTED_BY_ALL)
 
 
-_THINKING = re.compile(
-    r"(^|[/:.])(o\d|gpt-([5-9]|\d\d))|gemini-(2\.5|[3-9])|claude-[a-z]+-([5-9]|4-[6-9])|think|reason"
-)
-"""Models that think before they answer, unless they are told not to."""
-
-
-def usual_output(model: str) -> int:
-    """The output tokens of a long answer of ``model``, a guess: a few pages of text, and some thinking before it.
-
-    Example: ``usual_output("gpt-4o-mini") == 1_024``
-    """
-    return 4_096 if _THINKING.search(model.lower()) else 1_024
+USUAL_OUTPUT = 4_096
+"""The output tokens of a long answer, a guess: a few pages of text, and some thinking before it."""
