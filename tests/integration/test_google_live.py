@@ -268,7 +268,7 @@ async def test_what_cannot_be_read_is_sent_all_the_same(
     def broken(*_: Any) -> Any:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(google_live, "estimated_input", broken)
+    monkeypatch.setattr("actguard.integrations.google_live_meter.estimated_input", broken)
     monkeypatch.setattr("actguard.integrations.degraded.reports", Reports())
     conversation.turns = [[ends(usageMetadata=USAGE)]]
     with spending() as budget:
