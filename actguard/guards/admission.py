@@ -207,9 +207,12 @@ class Desk:
         limit = None if asked.output_limit is None else asked.output_limit * asked.outputs
         expected = parts.history.expected(provider, model, limit)
         estimate = _with_output(asked.estimate, expected)
-        usd = parts.prices.price(provider, model, estimate) or ZERO
-        cost = tree.cost(provider, model, estimate, usd) if self._in_cost else 0
-        soft = Hold(usd, estimate.total_tokens, cost)
+        likely, unseen = estimate, parts.history.unseen_input(provider, model, estimate.input_tokens)
+        if unseen:
+            likely = estimate._replace(uncached_input_tokens=estimate.uncached_input_tokens + unseen)
+        usd = parts.prices.price(provider, model, likely) or ZERO
+        cost = tree.cost(provider, model, likely, usd) if self._in_cost else 0
+        soft = Hold(usd, likely.total_tokens, cost)
         tariff = self._tariff(asked) if self.hard else None
         if asker is None and limit is None and not parts.history.knows(provider, model):
             asker = _asker()

@@ -299,8 +299,9 @@ class Ticket:
     def _finish(self, spent: Spent) -> BudgetExceededError | None:
         full = self._apply(spent, settle=True, publish=True)
         if not spent.estimated and (spent.context or NO_CONTEXT).get("processing") != "batch":
-            others = len(self._tree.open_calls)
-            self._tree.parts.history.note(self.provider, self.model, spent.usage.output_tokens, others)
+            history, others = self._tree.parts.history, len(self._tree.open_calls)
+            shown = self.estimate.input_tokens
+            history.note(self.provider, self.model, spent.usage, shown_input=shown, under_way=others)
         if full is None:
             return None
         return self._tree.refusal(full, announce=self._cut is None)

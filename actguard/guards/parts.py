@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from actguard.bus import Bus
 from actguard.exceptions import ActGuardUsageError, GuardError, MonitoringDegradedError, quoted
-from actguard.money.learned import OutputHistory
+from actguard.money.learned import UsageHistory
 from actguard.money.own_prices import Price
 from actguard.money.prices import PriceBook
 from actguard.money.usage import Usage
@@ -31,7 +31,7 @@ class Parts:
     """A root is not opened when the gateway cannot be asked."""
     turns: Turns | None = None
     """With a gateway: runs that begin at once take turns, so that none of them holds up the event loop for long."""
-    history: OutputHistory = field(default_factory=OutputHistory)
+    history: UsageHistory = field(default_factory=UsageHistory)
     """How much the models of this client used to answer."""
     _unpriced: dict[tuple[str, str], Price | None] = field(default_factory=dict)
     """What ``on_unpriced`` said about each model that has no price."""

@@ -14,7 +14,7 @@ from actguard.exceptions import BudgetExceededError
 from actguard.guards.admission import Asked
 from actguard.guards.budget import BudgetGuard
 from actguard.guards.charging import Ticket
-from actguard.money.learned import TRUSTED, OutputHistory
+from actguard.money.learned import TRUSTED, UsageHistory
 from actguard.money.output_limits import USUAL_OUTPUT
 from actguard.money.own_prices import Price
 from actguard.money.usage import Usage
@@ -118,22 +118,34 @@ def test_calls_without_one_wait_for_the_first_answers(workers: int, calls_each: 
 
 
 def test_the_longest_recent_answer_is_expected_once_a_model_is_known() -> None:
-    history = OutputHistory()
+    history = UsageHistory()
     assert history.expected("openai", MODEL) == USUAL_OUTPUT
     assert history.expected("openai", MODEL, 50) == 50
     for _ in range(int(TRUSTED)):
         assert history.expected("openai", MODEL, 5_000) == 5_000
-        history.note("openai", MODEL, 99)
+        history.note("openai", MODEL, Usage(output_tokens=99))
     assert history.expected("openai", MODEL) == history.expected("openai", MODEL, 5_000) == 100
-    history.note("openai", MODEL, 700)
-    history.note("openai", MODEL, 99)
+    history.note("openai", MODEL, Usage(output_tokens=700))
+    history.note("openai", MODEL, Usage(output_tokens=99))
     assert 600 < history.expected("openai", MODEL) < 700
 
 
 def test_a_short_answer_among_many_under_way_says_little() -> None:
-    history = OutputHistory()
+    history = UsageHistory()
     for _ in range(500):
-        history.note("openai", MODEL, 1, under_way=99)
+        history.note("openai", MODEL, Usage(output_tokens=1), under_way=99)
     assert history.expected("openai", MODEL, 4_000) == 4_000
-    history.note("openai", MODEL, 5_000, under_way=99)
+    history.note("openai", MODEL, Usage(output_tokens=5_000), under_way=99)
     assert history.expected("openai", MODEL) == 5_001  # a long one says all it says at once
+
+
+def test_input_that_requests_do_not_show_is_expected_of_the_next_one() -> None:
+    history = UsageHistory()
+    assert history.unseen_input("openai", MODEL, 10) == 0
+    history.note("openai", MODEL, Usage(uncached_input_tokens=1_010, output_tokens=1), shown_input=10)
+    assert history.unseen_input("openai", MODEL, 10) == 1_000
+    assert history.unseen_input("openai", MODEL, 50_000) == 1_000  # not a hundred times as much
+    history.note("openai", "other", Usage(uncached_input_tokens=50_000, output_tokens=1), shown_input=40_000)
+    assert history.unseen_input("openai", "other", 10) == 2  # not ten thousand
+    history.note("openai", "third", Usage(uncached_input_tokens=5, output_tokens=1), shown_input=10)
+    assert history.unseen_input("openai", "third", 10) == 0
