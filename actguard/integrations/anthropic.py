@@ -110,7 +110,8 @@ class MessageReader(StreamReader):
 
     def feed(self, item: Any) -> bool:
         self._message.feed(item)
-        self.output_seen = max(self.output_seen, self._message.output_tokens)
+        if (seen := self._message.output_tokens) > self.output_seen:
+            self.output_seen = seen
         return True
 
     def bill(self, complete: bool) -> Outcome:

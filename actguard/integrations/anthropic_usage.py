@@ -131,11 +131,12 @@ def price_context(block: object, request: Mapping[str, Any] | None = None) -> di
 class StreamedMessage:
     """Follows the events of one streamed message and knows at any time what it has cost so far."""
 
-    __slots__ = ("_block", "_final", "_generated_bytes", "_texts", "_written", "complete", "model")
+    __slots__ = ("_block", "_final", "_generated_bytes", "_reported", "_texts", "_written", "complete", "model")
 
     def __init__(self) -> None:
         self._block: dict[str, Any] = {}
         self._generated_bytes = 0
+        self._reported = 0
         self._written = Written()
         self._texts: list[str] = []
         self._final = False
@@ -183,6 +184,7 @@ class StreamedMessage:
             value = field(usage, name)
             if value is not None:
                 self._block[name] = value
+        self._reported = _count(self._block, "output_tokens")
 
     def _generated(self, delta: object) -> None:
         kind = field(delta, "type")
@@ -193,7 +195,7 @@ class StreamedMessage:
     def _wrote(self, text: object, *, visible: bool) -> None:
         if not isinstance(text, str):
             return
-        self._generated_bytes += len(text.encode("utf-8", "replace"))
+        self._generated_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         self._written.add(text)
         if visible:
             self._texts.append(text)
@@ -206,8 +208,8 @@ class StreamedMessage:
     @property
     def output_tokens(self) -> int:
         """Output so far: exact once complete, before that at least an estimate of the text received."""
-        reported = _count(self._block, "output_tokens")
-        return reported if self.complete else max(reported, -(-self._generated_bytes // BYTES_PER_TOKEN))
+        estimate = -(-self._generated_bytes // BYTES_PER_TOKEN)
+        return self._reported if self.complete or self._reported > estimate else estimate
 
     def usage(self) -> Usage | None:
         """Used so far: exact once complete; before that exact input and estimated output. None: nothing is known."""
@@ -215,7 +217,7 @@ class StreamedMessage:
 
     def usage_at_least(self) -> Usage | None:
         """Used so far for certain. None: nothing is known."""
-        reported = _count(self._block, "output_tokens")
+        reported = self._reported
         return self._with_output(reported if self.complete else max(reported, self._written.tokens_at_least))
 
     def _with_output(self, tokens: int) -> Usage | None:
