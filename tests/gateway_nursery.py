@@ -2,8 +2,8 @@
 
     python gateway_nursery.py URL KEY SPOOL
 
-For each line on its input it forks a child that runs budgets one after the other until it is killed, prints the
-child's process id, and "dead" when it is. A child prints the id of a run once the budget scope is left, and so the
+For each line on its input it forks a child that prints its process id and runs budgets one after the other until it is
+killed, and prints "dead" when it is. A child prints the id of a run once the budget scope is left, and so the
 settlement accepted, if there was a reservation to settle. Forking a process that has everything imported is what makes
 a hundred kills fast.
 """
@@ -54,12 +54,13 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             try:
+                # Said by the child itself, which may have left its first budget before the parent gets round to it.
+                print(os.getpid(), flush=True)
                 live(*sys.argv[1:])
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(1)
-        print(child, flush=True)
         os.waitpid(child, 0)  # until the test has killed it
         print("dead", flush=True)
 
