@@ -12,7 +12,7 @@ from canned import Canned, serving
 from either import MODES, done
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
-from google import genai
+from google.genai import types
 from google_clients import QUIET, google_at
 from spending import spending, spent
 
@@ -22,7 +22,9 @@ from actguard.exceptions import ActGuardMonitoringWarning, BudgetExceededError, 
 from actguard.testing import capture_events
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(genai.Client, "batches"), reason="this SDK has no batches"),
+    pytest.mark.skipif(
+        not hasattr(types, "InlinedRequest"), reason="this SDK has no batches with their requests in the call"
+    ),
     pytest.mark.filterwarnings(QUIET),
 ]
 
