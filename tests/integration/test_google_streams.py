@@ -191,6 +191,8 @@ async def test_a_stream_made_outside_any_scope_belongs_to_that_of_its_first_read
 
 
 async def test_a_stream_first_read_after_the_settlement_belongs_to_the_scope_of_its_reader(client: Any) -> None:
+    if OLD and type(client).__name__ == "AsyncClient":
+        pytest.skip("this SDK sends the request of an async stream before it is read")
     with LoopbackGateway() as gateway, client_of(gateway) as guard:
         with guard.run(), guard.budget_guard(usd_limit=1) as budget:
             read, unread = await stream_of(client), await stream_of(client)
