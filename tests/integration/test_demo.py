@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -306,7 +307,20 @@ def live_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackProvider]
         yield provider
 
 
-@pytest.mark.parametrize("name", sorted(SDKS))
+# Without this condition such a call would leave the machine.
+ADDRESSED = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name == "google" and metadata.version("google-genai").startswith("0."),
+            reason="this SDK takes no address from the environment",
+        ),
+    )
+    for name in sorted(SDKS)
+]
+
+
+@pytest.mark.parametrize("name", ADDRESSED)
 def test_live_one_provider_plays_all_parts_within_two_cents(
     name: str, live_provider: LoopbackProvider, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +336,7 @@ def test_live_one_provider_plays_all_parts_within_two_cents(
     assert SECRET not in out + errors
 
 
-@pytest.mark.parametrize("name", sorted(SDKS))
+@pytest.mark.parametrize("name", ADDRESSED)
 def test_live_with_a_key_that_is_refused(
     name: str, live_provider: LoopbackProvider, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
