@@ -167,7 +167,7 @@ async def test_each_of_several_answers_is_limited(provider: LoopbackProvider) ->
 async def test_each_of_several_prompts_is_limited(provider: LoopbackProvider, together: Any) -> None:
     body = {"model": "gpt-3.5-turbo-instruct", "prompt": together(["a", "b", "c"] * 10), "max_tokens": 4_000}
     with spending(usd_limit="0.004", **HARD) as budget:
-        provider.openai().post("/completions", cast_to=dict, body=body)
+        provider.openai().post("/completions", cast_to=dict[str, Any], body=body)
         assert 0 < budget.usd_used_exact <= Decimal("0.004")
 
 
