@@ -6,7 +6,6 @@ import argparse
 import importlib
 import inspect
 import pkgutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +37,7 @@ def measured(main: Main, quick: bool) -> Iterator[Result]:
         yield Absent("the rest of this part", f"{type(error).__name__}: {error}")
 
 
-def run() -> int:
+def run() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="fewer rounds; under two minutes in all")
     arguments.add_argument("parts", nargs="*", help="only these parts")
@@ -54,8 +53,8 @@ def run() -> int:
     if not results:
         arguments.error(f"no such part: {' or '.join(options.parts)}")
     report.write(results, quick=options.quick, seconds=time.perf_counter() - started)
-    return report.summary(results)
+    report.summary(results)
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run()

@@ -16,11 +16,11 @@ SUBSCRIBERS = (0, 1, 2, 5, 10, 20, 50)
 
 def main(quick: bool) -> Iterator[Curve]:
     rounds = 3 if quick else 15
-    keys = KEYS[:-1] if quick else KEYS
+    keys, tasks = (KEYS[:-1], TASKS[:-1]) if quick else (KEYS, TASKS)
     for name, x, values, case, option, fixed, expected in (
         ("a provider call in nested scopes", "scopes", DEPTHS, "provider_calls:plain_call", "depth", {}, 1.0),
-        ("a provider call among concurrent tasks", "tasks", TASKS, "provider_calls:concurrent_calls", "tasks", {}, 0.1),
-        ("a guarded call among concurrent tasks", "tasks", TASKS, "task_calls:concurrent", "tasks", {}, 0.1),
+        ("a provider call among concurrent tasks", "tasks", tasks, "provider_calls:concurrent_calls", "tasks", {}, 0.1),
+        ("a guarded call among concurrent tasks", "tasks", tasks, "task_calls:concurrent", "tasks", {}, 0.1),
         ("rate_limit with a scope", "live keys", keys, "tool_calls:live_keys", "keys", {}, 0.1),
         ("publishing", "subscribers", SUBSCRIBERS, "bus_calls:publishing", "subscribers", {"where": "loop"}, 1.0),
     ):
