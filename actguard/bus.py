@@ -227,12 +227,12 @@ class Bus:
         if self._hub.is_here and reply.blocks_here():
             raise RuntimeError("a handler on the hub cannot wait for the hub with a plain `with`; use `async with`")
         try:
-            self._hub.spawn(lambda: self._answer(request, reply, *answerer))
-        except RuntimeError:
-            return NOBODY  # the client is closed, or the interpreter ends: no answerer is left
-        try:
+            try:
+                self._hub.spawn(lambda: self._answer(request, reply, *answerer))
+            except RuntimeError:
+                return NOBODY  # the client is closed, or the interpreter ends: no answerer is left
             return await reply.wait(timeout)
-        except BaseException:
+        except BaseException:  # also a Ctrl-C before the waiting begins: the request is on its way by then
             reply.abandon()
             raise
 

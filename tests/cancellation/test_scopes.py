@@ -156,6 +156,23 @@ def test_ctrl_c_while_a_plain_with_is_entered(client: Client, press_ctrl_c: Call
     assert list(books.entries.values()) == [()]
 
 
+def test_ctrl_c_when_the_request_has_just_been_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    books, run = Books(client), client.run()
+    spawn = client._hub.spawn
+
+    def interrupted(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        monkeypatch.setattr(client._hub, "spawn", spawn)
+        spawn(work)
+        until(lambda: books.reserved)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._hub, "spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt), run, client.budget_guard(usd_limit=1):
+        raise AssertionError("entered")
+    until(lambda: not books.open)
+    assert list(books.entries.values()) == [()]
+
+
 def test_ctrl_c_while_a_plain_with_is_left(client: Client, press_ctrl_c: Callable[[], None]) -> None:
     books, run, guard = Books(client), client.run(), client.budget_guard(usd_limit=1)
 
