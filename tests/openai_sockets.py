@@ -35,10 +35,13 @@ class SocketServer:
         """The types of what was received."""
         return [event["type"] for event in self.received]
 
+    def arrive(self, *_: object) -> None:
+        """A connection is asked for: it counts before its client can go on."""
+        self.open_connections += 1
+
     def handle(self, socket: ServerConnection) -> None:
         """One connection."""
         self.connections += 1
-        self.open_connections += 1
         try:
             self._send(socket, self.greeting)
             for message in socket:
@@ -66,7 +69,7 @@ class SocketServer:
 def socket_server(answer: Callable[[Event], Iterable[Event]], *greeting: Event) -> Iterator[SocketServer]:
     """A running server; its ``url`` is the ``base_url`` of a client."""
     here = SocketServer(answer, greeting)
-    with serve(here.handle, "127.0.0.1", 0) as server:
+    with serve(here.handle, "127.0.0.1", 0, process_request=here.arrive) as server:
         here.url = f"http://127.0.0.1:{server.socket.getsockname()[1]}/v1"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
